@@ -1,0 +1,33 @@
+"""What a batch holds. Data, models, losses and metrics all point here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B clips of one shard set.
+
+    waveform     (B, C, N) float32 in [-1, 1]; C channels, N samples at the set's rate; short clips end in zeros
+    scene        (B, S) float32, a distribution over scenes: one-hot, or mixed by mixup; a row of zeros = unknown
+    events       (B, E) float32 in [0, 1]: hard labels, or a teacher's probabilities
+    event_known  (B, E) float32, 1 where `events` is to be believed, 0 where the label is unknown
+    clip         (B,) int64, the clip's number in its split: the same clip has the same number in every epoch
+    """
+
+    waveform: Tensor
+    scene: Tensor
+    events: Tensor
+    event_known: Tensor
+    clip: Tensor
+
+    def __len__(self) -> int:
+        return self.waveform.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return replace(self, **moved)

@@ -1,0 +1,224 @@
+"""Decode once per node: a split's waveforms as one memory-mapped file that all trials on the node share.
+
+    CACHE/<corpus>-<checksum>/<split>/waveforms.npy   (N, C, samples) int16 or float32, zeros after short clips
+                                      scene.npy (N, S)  events.npy (N, E)  event_known.npy (N, E)   float32
+    CACHE/<corpus>-<checksum>/<split>.lock            held while the split is being built
+
+A split is built in a folder of another name, with every shard's SHA-256 checked on the way, and renamed when it is whole: what
+has the right name is complete. The key is the shard set's checksum, so a changed set never meets an old cache.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.lib import format as npy
+from torch import Tensor
+
+from datasets.batch import Batch
+from datasets.shards import ByteRange, Clip, ClipLabels, Index, Shard, ShardError, Split
+
+INT16_SCALE = 1.0 / 32768.0
+RESIDENT_FRACTION = 0.25
+NAMES = ("waveforms", "scene", "events", "event_known")
+
+
+class CacheError(OSError):
+    """The cache can't be used: no room, no permission, or a damaged file. Streaming still works."""
+
+
+@dataclass(frozen=True)
+class CachedSplit:
+    """N clips: `waveforms` (N, C, samples) int16 or float32; `scene` (N, S), `events` and `event_known` (N, E) float32."""
+
+    waveforms: Tensor
+    scene: Tensor
+    events: Tensor
+    event_known: Tensor
+
+    def __len__(self) -> int:
+        return self.waveforms.shape[0]
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (self.waveforms, self.scene, self.events, self.event_known))
+
+    def to(self, device: str) -> CachedSplit:
+        return CachedSplit(
+            self.waveforms.to(device), self.scene.to(device), self.events.to(device), self.event_known.to(device)
+        )
+
+    def batch(self, clips: Tensor, device: str) -> Batch:
+        """Clips by number, (B,) int64. 16-bit samples travel as such and become floats in [-1, 1) on `device`."""
+        at = clips.to(self.waveforms.device)
+        waveform = self.waveforms.index_select(0, at).to(device, non_blocking=True)
+        if waveform.dtype == torch.int16:
+            waveform = waveform.to(torch.float32).mul_(INT16_SCALE)
+        labels = [table.index_select(0, at).to(device) for table in (self.scene, self.events, self.event_known)]
+        return Batch(waveform, *labels, clips.to(device))
+
+
+def open_cached(index: Index, split: str, cache: Path, threads: int = 1) -> CachedSplit:
+    """The split from the cache, built first if it is not there. Of several processes one builds and the others wait.
+
+    Raises CacheError where the cache can't be written or read, ShardError for a damaged shard or clip.
+    """
+    corpus = re.sub(r"[^A-Za-z0-9_-]", "_", index.corpus)
+    home = cache / f"{corpus}-{index.checksum[:16]}"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / split).is_dir():
+            with FileLock(home / f"{split}.lock"):
+                if not (home / split).is_dir():
+                    _build(index, split, home, threads)
+        return _open(index, split, home / split)
+    except CacheError:
+        raise
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and str(index.root) in str(error.filename):
+            raise
+        raise CacheError(f"cache {home}: {error.strerror or error}") from error
+
+
+def resident(cached: CachedSplit, device: str) -> CachedSplit:
+    """The split on a CUDA device when it fits a quarter of the memory free there, else as it is."""
+    if not device.startswith("cuda"):
+        return cached
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    return cached.to(device) if cached.bytes <= free * RESIDENT_FRACTION else cached
+
+
+def _build(index: Index, split: str, home: Path, threads: int) -> None:
+    for leftover in home.glob(f"{split}.partial*"):
+        shutil.rmtree(leftover)  # ours: we hold the lock, so whoever made it is gone
+    content = index.split(split)
+    _check_room(index, content.clips, home)
+    partial_folder = home / f"{split}.partial"
+    partial_folder.mkdir()
+    try:
+        labels = _write_waveforms(index, content, partial_folder / "waveforms.npy", threads)
+        _write_labels(index, labels, partial_folder)
+        partial_folder.rename(home / split)
+    except OSError as error:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+        if error.errno == errno.ENOSPC:
+            raise CacheError(f"cache {home}: the disk filled up while split {split!r} was being written") from error
+        raise
+    except BaseException:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+        raise
+
+
+def _check_room(index: Index, clips: int, home: Path) -> None:
+    per_clip = index.channels * index.samples * np.dtype(index.sample_type).itemsize
+    per_clip += 4 * (len(index.labels.scenes) + 2 * len(index.labels.events))
+    free = shutil.disk_usage(home).free
+    if clips * per_clip > free:
+        raise CacheError(f"cache {home}: needs {clips * per_clip / 1e9:.3f} GB, {free / 1e9:.3f} GB are free")
+
+
+def _write_waveforms(index: Index, content: Split, path: Path, threads: int) -> list[ClipLabels]:
+    """Decode every clip in order into one .npy file; give back their labels."""
+    from datasets.prefetch import map_ahead
+
+    labels = []
+    shape = (content.clips, index.channels, index.samples)
+    # Written, not memory-mapped: a full disk is then an error and not a SIGBUS.
+    with open(path, "wb") as file:
+        header = {"descr": npy.dtype_to_descr(np.dtype(index.sample_type)), "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(file, header)
+        decode = partial(_decode, index)
+        for shard in content.shards:
+            for clip_labels, waveform in map_ahead(decode, _shard_members(index.root, shard), threads):
+                file.write(waveform.data)
+                labels.append(clip_labels)
+        file.flush()
+    return labels
+
+
+def _decode(index: Index, item: tuple[Shard, Clip, dict[str, bytes]]) -> tuple[ClipLabels, np.ndarray]:
+    from datasets.decode import ClipFormat, decode_clip  # needs soundfile; a cache that is ready does not
+
+    shard, clip, members = item
+    waveform = np.empty((index.channels, index.samples), dtype=index.sample_type)
+    wanted = ClipFormat(index.sample_rate, index.channels, clip.samples)
+    return decode_clip(members, wanted, waveform, shard=shard.name, key=clip.key), waveform
+
+
+def _shard_members(root: Path, shard: Shard) -> Iterator[tuple[Shard, Clip, dict[str, bytes]]]:
+    """Every clip's members, and after the last one the check that the bytes read were the shard's."""
+    digest = hashlib.sha256()
+    with open(root / shard.name, "rb") as file:
+        for clip in shard.clips:
+            _digest_until(file, digest, clip.offset)
+            data = file.read(clip.size)
+            digest.update(data)
+            yield shard, clip, _members(shard, clip, data)
+        _digest_until(file, digest, shard.bytes)
+    if digest.hexdigest() != shard.sha256:
+        raise ShardError(f"{shard.name}: SHA-256 {digest.hexdigest()[:16]}… on disk, {shard.sha256[:16]}… in the index")
+
+
+def _digest_until(file: BinaryIO, digest: hashlib._Hash, offset: int) -> None:
+    """Bytes between clips belong to the checksum too."""
+    left = offset - file.tell()
+    if left < 0:
+        raise ShardError(f"{file.name}: the index's clips overlap at byte {offset}")
+    digest.update(file.read(left))
+
+
+def _members(shard: Shard, clip: Clip, data: bytes) -> dict[str, bytes]:
+    import io
+
+    members: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=ByteRange(io.BytesIO(data), 0, len(data)), mode="r|") as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                content = tar.extractfile(member)
+                if key != clip.key or content is None or suffix in members:
+                    raise ShardError(f"{shard.name}: expected clip {clip.key} from the index, found {member.name}")
+                members[suffix] = content.read()
+    except tarfile.TarError as error:
+        raise ShardError(f"{shard.name}: clip {clip.key}: not a readable tar: {error}") from error
+    return members
+
+
+def _write_labels(index: Index, labels: Sequence[ClipLabels], folder: Path) -> None:
+    from datasets.stream import label_arrays
+
+    for name, array in zip(NAMES[1:], label_arrays(labels, index.labels)):
+        np.save(folder / f"{name}.npy", array)
+
+
+def _open(index: Index, split: str, folder: Path) -> CachedSplit:
+    clips, space = index.split(split).clips, index.labels
+    waveforms = (clips, index.channels, index.samples)
+    scene, events = (clips, len(space.scenes)), (clips, len(space.events))
+    tensors = []
+    for name, shape in zip(NAMES, (waveforms, scene, events, events)):
+        path = folder / f"{name}.npy"
+        try:
+            # "c" = copy on write: nobody writes, and torch wants memory that could be.
+            array = npy.open_memmap(path, mode="c") if clips else np.load(path)
+        except (ValueError, OSError) as error:
+            raise CacheError(f"cache {path}: {error}; delete {folder} to have it built again") from error
+        wanted = index.sample_type if name == "waveforms" else "float32"
+        if array.shape != shape or array.dtype != wanted:
+            raise CacheError(
+                f"cache {path}: {array.dtype} {array.shape}, expected {wanted} {shape}; delete {folder} to have it rebuilt"
+            )
+        tensors.append(torch.from_numpy(array))
+    return CachedSplit(*tensors)

@@ -1,0 +1,114 @@
+"""Members of a clip to arrays, safely: an allow-list of suffixes, no pickle, nothing larger than its label says.
+
+A shard may come from anywhere. The audio goes through libsndfile from memory, arrays are read as plain numbers, and a
+clip must have the rate, channels and length that index.json promises before its samples are allocated.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile
+from numpy.lib import format as npy
+
+from datasets.shards import ClipLabels, ShardError
+
+AUDIO_FORMATS = {
+    "flac": ("FLAC",),
+    "wav": ("WAV", "WAVEX", "RF64"),
+    "ogg": ("OGG",),
+    "mp3": ("MP3", "MPEG"),
+}
+ARRAYS = ("tags.npy", "frames.npy")
+ALLOWED = (*AUDIO_FORMATS, "json", *ARRAYS)
+CLIP_BYTES = 256 * 2**20
+LABEL_BYTES = 2**20
+ARRAY_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """What a clip must be: `sample_rate` in Hz, `channels`, `samples` per channel."""
+
+    sample_rate: int
+    channels: int
+    samples: int
+
+
+def check_members(members: Mapping[str, bytes]) -> None:
+    """Raises ValueError for a suffix that is not allowed, a member that is too large, no labels, or not exactly one audio file."""
+    for suffix, data in members.items():
+        if suffix not in ALLOWED:
+            raise ValueError(f"member .{suffix} is not one of: {', '.join('.' + name for name in ALLOWED)}")
+        limit = LABEL_BYTES if suffix == "json" else ARRAY_BYTES if suffix in ARRAYS else CLIP_BYTES
+        if len(data) > limit:
+            raise ValueError(f"member .{suffix} has {len(data)} bytes, the limit is {limit}")
+    audio = [suffix for suffix in members if suffix in AUDIO_FORMATS]
+    if len(audio) != 1 or "json" not in members:
+        raise ValueError(f"has members {', '.join(members)}; expected one audio file and one .json")
+
+
+def decode_clip(
+    members: Mapping[str, bytes], wanted: ClipFormat, out: np.ndarray, *, shard: str, key: str
+) -> ClipLabels:
+    """Decode a clip's audio into `out` and return its labels.
+
+    members  {suffix: bytes} as they lie in the tar
+    out      (C, samples or more) int16 or float32; filled with the waveform, then zeros
+    Raises ShardError naming the shard and the clip.
+    """
+    try:
+        check_members(members)
+        suffix = next(name for name in members if name in AUDIO_FORMATS)
+        _decode_audio(members[suffix], suffix, wanted, out)
+        return ClipLabels.from_json(members["json"])
+    except (ValueError, TypeError, soundfile.SoundFileError) as error:
+        raise ShardError(f"{shard}: clip {key}: {' '.join(str(error).split())}") from error
+
+
+def decode_array(data: bytes) -> np.ndarray:
+    """The numbers of a .npy file. Raises ValueError for objects, for text, and for a header that promises another size."""
+    stream = io.BytesIO(data)
+    version = npy.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f".npy version {version}, expected (1, 0) or (2, 0)")
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read_header(stream)
+    if dtype.kind not in "fiub":
+        raise ValueError(f".npy holds {dtype}, expected plain numbers")
+    count = 1
+    for size in shape:
+        count *= size
+    left = len(data) - stream.tell()
+    if min(shape, default=0) < 0 or count * dtype.itemsize != left:
+        raise ValueError(f".npy promises shape {shape} of {dtype}, {left} bytes follow")
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
+
+
+def _decode_audio(data: bytes, suffix: str, wanted: ClipFormat, out: np.ndarray) -> None:
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        if file.format not in AUDIO_FORMATS[suffix]:
+            raise ValueError(f"the .{suffix} member is {file.format} audio")
+        found = (file.samplerate, file.channels, file.frames)
+        expected = (wanted.sample_rate, wanted.channels, wanted.samples)
+        if found != expected:
+            raise ValueError(
+                "has {} Hz, {} channel(s), {} samples".format(*found)
+                + "; the index says {} Hz, {} channel(s), {} samples".format(*expected)
+            )
+        decoded = _read_into(file, wanted.samples, out)
+    if decoded != wanted.samples:
+        raise ValueError(f"damaged: {decoded} of {wanted.samples} samples could be decoded")
+    out[:, wanted.samples :] = 0
+
+
+def _read_into(file: soundfile.SoundFile, samples: int, out: np.ndarray) -> int:
+    """Decode into out (C, ≥ samples), returning how many samples came. Mono needs no copy."""
+    if len(out) == 1:
+        return len(file.read(samples, dtype=out.dtype.name, out=out[0, :samples]))
+    frames = file.read(samples, dtype=out.dtype.name, always_2d=True)  # (n, C)
+    out[:, : len(frames)] = frames.T
+    return len(frames)

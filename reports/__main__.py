@@ -1,0 +1,48 @@
+"""`python -m reports STUDY [STUDY …]`: the report of each study folder, and its leaderboard on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import reports
+from reports import collect, findings, tables
+
+SHORT = ("rank", "trial", "n", "against the best", "parameters")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build the reports; 0, or 2 after one line about the first folder that is not a readable study."""
+    parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
+    parser.add_argument("studies", nargs="+", metavar="STUDY", help="a study folder")
+    folders = parser.parse_args(arguments).studies
+    try:
+        studies = [collect.load(folder) for folder in folders]  # all are checked before any is built
+        for study in studies:
+            page = reports.build(study.folder)
+            print(summary(study))
+            print(f"{page.with_suffix('.ipynb')}\n{page}")
+    except (collect.StudyError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def summary(study: collect.Study) -> str:
+    """The headline and a short leaderboard: of the confirmed, or of the single search runs while there are none."""
+    result = findings.ranked(study)
+    found = findings.finding(study, result)
+    if result.standings:
+        table = tables.leaderboard(study, result)
+        numbers = tuple(c for c in table.columns if c.startswith(("test", "validation")) and "interval" not in c)
+        board = tables.as_text(table, (*SHORT[:2], *numbers, *SHORT[2:]))
+    else:
+        table = tables.search_leaders(study)
+        board = tables.as_text(table) if table.rows else ""
+    name = str(study.record["name"])
+    return "\n".join(filter(None, [f"{name}: {found.headline}", found.figure, *found.sure[:1], board]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,295 @@
+"""What the study found, in sentences: what won, is that sure, what it cost, how to train it again."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from reports import units
+from reports.collect import Study
+from reports.rank import (
+    ALPHA,
+    POWER,
+    Ranking,
+    Standing,
+    Verdict,
+    ranking,
+    search_table,
+    seeds_to_separate,
+    verdict,
+)
+
+# What the best of many single runs over-reports by: 192 configurations, seed sd 0.67 points (DESIGN, "Truth of the ranking").
+OVER_REPORT = "The best of many single runs over-reports: of 192 runs by 1 to 1.5 points."
+
+
+class Finding(NamedTuple):
+    """The top of the report.
+
+    status    one line when the study is not complete, else ""
+    headline  what won      figure  its test result with its spread
+    sure      is that sure, one sentence each
+    """
+
+    status: str
+    headline: str
+    figure: str
+    sure: tuple[str, ...]
+
+
+class Comparable(NamedTuple):
+    """A published row with our verdict on it."""
+
+    row: Mapping[str, Any]
+    verdict: Verdict
+
+
+def ranked(study: Study) -> Ranking:
+    """The study's confirmed configurations, ranked."""
+    return ranking(
+        study.runs,
+        epochs=study.epochs,
+        mode=study.mode,
+        test_metric=study.test_metric,
+        test_clips=study.test_clips,
+    )
+
+
+def published(study: Study, result: Ranking) -> tuple[Comparable, ...]:
+    """The papers' rows with verdicts: comparable ones first, each kind in the order of the study's record."""
+    rows = [row for row in study.record.get("published", ()) if isinstance(row, Mapping)]
+    corpus = str(study.record["data"].get("corpus", "unknown"))
+    judged = [
+        Comparable(row, verdict(row, result, corpus=corpus, test_metric=study.test_metric, mode=study.mode))
+        for row in rows
+    ]
+    return tuple(sorted(judged, key=lambda item: item.verdict.trial is None))
+
+
+def finding(study: Study, result: Ranking) -> Finding:
+    """The headline for whatever the study has by now: confirmed, only searched, or nothing."""
+    best = result.best
+    if best is None:
+        return _unconfirmed(study, result)
+    test = units.scale(study.test_metric)
+    if best.test.n:
+        figure = f"{test.label} on test: {_with_spread(best, on_test=True, metric=study.test_metric)}"
+        shown = f"{units.score(best.test.mean, test, unit=True)} {test.label} on test"
+    else:
+        figure = f"{test.label} on validation: {_with_spread(best, on_test=False, metric=study.metric)}"
+        shown = f"{units.score(best.validation.mean, units.scale(study.metric), unit=True)} {test.label} on validation"
+    if len(result.standings) == 1:
+        headline = f"Trial {best.trial} reaches {shown}"
+    elif result.tied:
+        headline = f"Trial {best.trial} leads with {shown}, but not beyond doubt"
+    else:
+        headline = f"Trial {best.trial} wins with {shown}"
+    return Finding(_status(study), headline, figure, tuple(_sure(study, result, best)))
+
+
+def _unconfirmed(study: Study, result: Ranking) -> Finding:
+    rows = search_table(study.runs, epochs=study.epochs, mode=study.mode)
+    on = units.scale(study.metric)
+    if not rows:
+        ran = len(study.runs)
+        headline = "No run has finished yet" if study.record["status"] == "running" else "No run finished at full length"
+        said = f"{units.plural(ran, 'run')} so far; {_outcomes(study.runs)}." if ran else "Nothing has run so far."
+        return Finding(_status(study), headline, "", (said,))
+    top = rows[0]
+    figure = f"{on.label} on validation: {units.score(top.score, on, unit=True)} (n = 1: one seed, so no interval)"
+    sure = ["No. It is one training with one seed, chosen among " + units.plural(len(rows), "full-length run") + ".", OVER_REPORT]
+    if result.waiting:
+        sure.append(f"{units.plural(len(result.waiting), 'configuration')} of the confirmation phase have no finished run.")
+    return Finding(_status(study), f"Trial {top.trial} is the best search run; nothing is confirmed yet", figure, tuple(sure))
+
+
+def _status(study: Study) -> str:
+    status = str(study.record["status"])
+    if status == "complete":
+        return ""
+    ended = int((study.runs["state"] != "RUNNING").sum())
+    planned = study.record.get("trials")
+    searched = int(((study.runs["phase"] == "search") & (study.runs["state"] != "RUNNING")).sum())
+    progress = f"{searched} of {planned} search runs have ended" if planned else f"{ended} runs have ended"
+    confirmed = int(((study.runs["phase"] == "confirm") & (study.runs["state"] == "COMPLETE")).sum())
+    if confirmed:
+        progress += f", {units.plural(confirmed, 'confirmation run')} finished"
+    words = {"running": "This study is still running", "interrupted": "This study was interrupted"}
+    return f"{words.get(status, f'This study is {status}')}: {progress}. Everything below may change."
+
+
+def _with_spread(standing: Standing, *, on_test: bool, metric: str) -> str:
+    """ "82.4 ± 0.7 % (standard deviation over 5 seeds), 95 % interval of the mean 81.5 to 83.3 %" """
+    summary, on = (standing.test if on_test else standing.validation), units.scale(metric)
+    unit = f" {on.unit}" if on.unit else ""
+    if summary.n == 1:
+        return f"{units.score(summary.mean, on)}{unit} (n = 1: one seed, so no interval)"
+    spread = f"{units.score(summary.mean, on)} ± {units.score(summary.sd, on)}{unit}"
+    span = units.interval(summary.low, summary.high, on)
+    return f"{spread} (standard deviation over {summary.n} seeds), 95 % interval of the mean {span}{unit}"
+
+
+def _sure(study: Study, result: Ranking, best: Standing) -> list[str]:
+    """Is that sure: ties, what it would take, the choice of test clips, runs that are missing from the mean."""
+    said = [_compared(study, result, best)]
+    seeds = needed_seeds(result)
+    if result.tied and seeds:
+        said.append(
+            f"Seeing a difference as small as the observed one would take about {seeds:,} seeds each "
+            f"(power {POWER:g}, two-sided {100 * ALPHA:.0f} %)."
+        )
+    test = units.scale(study.test_metric)
+    if math.isfinite(best.sampling_error):
+        points = units.score(best.sampling_error, test)
+        clips = units.plural(study.test_clips or 0, "test clip")
+        said.append(
+            f"Another draw of {clips} alone would move the result by up to ± {points} {test.points} (95 %, binomial); "
+            "the intervals here cover seeds only."
+        )
+    said.extend(_missing(s) for s in result.standings if s.lost and (s is best or s.tied))
+    return said
+
+
+def _compared(study: Study, result: Ranking, best: Standing) -> str:
+    on = units.scale(study.metric)
+    if len(result.standings) == 1:
+        return "Only one configuration is confirmed, so there is nothing it has been compared with."
+    if not result.tied:
+        worst = max(s.p for s in result.standings[1:] if math.isfinite(s.p))
+        others = "the other one is" if len(result.standings) == 2 else f"all {len(result.standings) - 1} others are"
+        return f"As far as seeds go, yes: {others} clearly worse on validation ({result.test}, p {_equals(worst)} after Holm)."
+    names = ", ".join(str(s.trial) for s in result.tied[:-1])
+    last = f"{names} and {result.tied[-1].trial}" if names else str(result.tied[-1].trial)
+    trials = f"Trials {best.trial} and {last}" if len(result.tied) == 1 else f"Trials {best.trial}, {last}"
+    near = result.tied[0]
+    gap = abs(near.comparison.difference) if near.comparison else math.nan
+    text = f"No: {trials} cannot be told apart. "
+    if not math.isfinite(near.p):
+        return text + "With a single seed, or seeds that show no spread, there is no test."
+    return (
+        text
+        + f"Their validation means lie {units.score(gap, on)} {on.points}".rstrip()
+        + (" apart" if len(result.tied) == 1 else f" apart for {best.trial} and {near.trial}")
+        + f" ({result.test}, p {_equals(near.p)} after Holm)."
+    )
+
+
+def _equals(p: float) -> str:
+    text = units.p_value(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+LOST = {
+    "DIVERGED": "diverged",
+    "FAIL": "failed",
+    "PRUNED": "stopped early",
+    "RUNNING": "still running",
+    "SHORT": "finished below full length",
+    "NAN": "ended without a score",
+}
+
+
+def lost(standing: Standing) -> str:
+    """ "1 diverged, 2 still running", "" when every run is in the mean."""
+    return ", ".join(f"{n} {LOST.get(state, state.lower())}" for state, n in standing.lost.items())
+
+
+def _missing(standing: Standing) -> str:
+    text = f"Not in the mean of trial {standing.trial}: {lost(standing)}."
+    return text + (" A mean without its diverged runs is too good." if "DIVERGED" in standing.lost else "")
+
+
+def needed_seeds(result: Ranking) -> int | None:
+    """Seeds each of the top two needs to be separated at the observed difference and pooled spread."""
+    if len(result.standings) < 2:
+        return None
+    first, second = result.standings[0].validation, result.standings[1].validation
+    if first.n < 2 or second.n < 2:
+        return None
+    weights = (first.n - 1, second.n - 1)
+    pooled = math.sqrt((first.sd**2 * weights[0] + second.sd**2 * weights[1]) / sum(weights))
+    return seeds_to_separate(first.mean - second.mean, pooled)
+
+
+# --- cost, states, reasons -------------------------------------------------------------------------------------------
+
+
+def _outcomes(runs: pd.DataFrame) -> str:
+    counts = runs["state"].value_counts()
+    words = {"COMPLETE": "finished", **LOST, "RUNNING": "running"}
+    order = [state for state in words if state in counts.index]
+    return ", ".join(f"{int(counts[state])} {words[state]}" for state in order)
+
+
+def cost(study: Study) -> str:
+    """What it took: configurations, runs by outcome, epochs, training time."""
+    search = study.runs[study.runs["phase"] == "search"]
+    confirm = study.runs[study.runs["phase"] == "confirm"]
+    if study.runs.empty:
+        return "Nothing has run so far."
+    text = f"{units.plural(len(search), 'configuration')} searched ({_outcomes(search)})"
+    if len(confirm):
+        trials = units.plural(confirm["trial"].nunique(), "configuration")
+        text += f"; {units.plural(len(confirm), 'run')} to confirm {trials} ({_outcomes(confirm)})"
+    epochs, seconds = int(study.runs["epochs"].sum()), float(study.runs["seconds"].sum())
+    return f"{text}. {units.plural(epochs, 'epoch')} in all, {units.duration(seconds)} of training."
+
+
+class Reason(NamedTuple):
+    """Runs of one state that stopped for the same kind of reason; `example` is one of their texts."""
+
+    state: str
+    runs: int
+    example: str
+    trials: tuple[int, ...]
+
+
+def reasons(runs: pd.DataFrame) -> tuple[Reason, ...]:
+    """Why runs stopped, failed and diverged first. Texts that differ only in numbers, but for an epoch, are one kind."""
+    groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for state in ("FAIL", "DIVERGED", "PRUNED"):
+        stopped = runs[runs["state"] == state]
+        for text, trial in zip(stopped["reason"], stopped["trial"]):
+            groups.setdefault((state, _kind(str(text))), []).append((str(text), int(trial)))
+    rank = {"FAIL": 0, "DIVERGED": 1, "PRUNED": 2}
+    found = [
+        Reason(state, len(items), items[0][0] or "no reason written down", tuple(trial for _, trial in items))
+        for (state, _), items in groups.items()
+    ]
+    return tuple(sorted(found, key=lambda r: (rank[r.state], -r.runs)))
+
+
+def _kind(text: str) -> str:
+    return re.sub(r"(?<!epoch )(?<![\w.])[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)(?!\w)", "#", text, flags=re.I)
+
+
+# --- the winner again ------------------------------------------------------------------------------------------------
+
+
+def winner_seeds(study: Study, trial: int) -> tuple[int, ...]:
+    """The seeds of a configuration's finished full-length confirmation runs, in the order of its repeats."""
+    runs = study.runs
+    mine = runs[(runs["trial"] == trial) & (runs["phase"] == "confirm") & (runs["state"] == "COMPLETE")]
+    return tuple(int(seed) for seed in mine[mine["epochs"] >= study.epochs].sort_values("repeat")["seed"])
+
+
+def train_command(study: Study, config: Mapping[str, Any], seed: int | None) -> str:
+    """The shell command that trains a configuration again, every word quoted, one option a line.
+
+    Knobs without a value (None) keep their default and are not named.
+    """
+    values = {name: units.knob(value) for name, value in config.items()}
+    settings = [f"{name}={value}" for name, value in values.items() if value not in ("none", "")]
+    options = [
+        ["python", "-m", "trainables.train", str(study.record["family"])],
+        ["--data", str(study.record["data"].get("path", "SHARDS"))],
+        ["--epochs", str(study.epochs)],
+        *([["--seed", str(seed)]] if seed is not None else []),
+        *([["--set", *settings]] if settings else []),
+    ]
+    return " \\\n    ".join(shlex.join(words) for words in options)

@@ -1,0 +1,108 @@
+"""Which knobs decided the score: PED-ANOVA over the finished full-length search runs, and over nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reports.rank import usable
+
+FEWEST_RUNS = 6
+
+
+class Importance(NamedTuple):
+    """Shares that add up to 1, largest first; `note` says why there are none.
+
+    runs      how many runs they come from
+    constant  searched knobs that had one value in all of these runs
+    """
+
+    shares: tuple[tuple[str, float], ...]
+    runs: int
+    constant: tuple[str, ...]
+    note: str
+
+
+def importance(runs: pd.DataFrame, knobs: tuple[str, ...], *, epochs: int, mode: str) -> Importance:
+    """How much each searched knob decides whether a run is among the best tenth.
+
+    runs  the study's frame; only finished search runs of `epochs` epochs count, so no fidelities are mixed.
+    A knob without a value in some runs (a conditional one) is handled by the evaluator.
+    """
+    good = usable(runs[runs["phase"] == "search"], epochs)
+    if len(good) < FEWEST_RUNS:
+        return Importance((), len(good), (), _too_few(len(good), epochs))
+    known = [knob for knob in knobs if f"config.{knob}" in good.columns]
+    varied = [knob for knob in known if len({_plain(v) for v in good[f"config.{knob}"]}) > 1]
+    constant = tuple(knob for knob in known if knob not in varied)
+    if not varied:
+        return Importance((), len(good), constant, "The runs do not differ in any searched knob.")
+    if good["score"].nunique() == 1:
+        return Importance((), len(good), constant, "All runs have the same score, so no knob made a difference.")
+    shares = _ped_anova(good, varied, mode)
+    if not math.isfinite(sum(shares.values())) or sum(shares.values()) <= 0:
+        return Importance((), len(good), constant, "No knob separates the best of these runs from the others.")
+    ordered = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
+    return Importance(tuple((k, float(v)) for k, v in ordered), len(good), constant, "")
+
+
+def _too_few(found: int, epochs: int) -> str:
+    runs = "run has" if found == 1 else "runs have"
+    return f"{found or 'No'} search {runs} finished all {epochs} epochs; importance needs at least {FEWEST_RUNS}."
+
+
+def _ped_anova(good: pd.DataFrame, knobs: list[str], mode: str) -> dict[str, float]:
+    """Unnormalised importances from a clean in-memory study, normalised here so that "none" stays visible."""
+    import warnings
+
+    import optuna
+
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    direction = "maximize" if mode == "max" else "minimize"
+    study = optuna.create_study(direction=direction)
+    columns = {knob: [_plain(v) for v in good[f"config.{knob}"]] for knob in knobs}
+    spans = {knob: _distribution(optuna, values) for knob, values in columns.items()}
+    for index, score in enumerate(good["score"]):
+        values = {knob: columns[knob][index] for knob in knobs if columns[knob][index] is not None}
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=values, distributions={knob: spans[knob] for knob in values}, value=float(score)
+            )
+        )
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    raw = optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
+    total = sum(raw.values())
+    return {knob: value / total for knob, value in raw.items()} if total > 0 else {}
+
+
+def _distribution(optuna: Any, values: list[Any]) -> Any:
+    """The span of the values seen; a float over more than a factor of 20 counts as logarithmic."""
+    seen = [v for v in values if v is not None]
+    if any(isinstance(v, bool | str) for v in seen):
+        return optuna.distributions.CategoricalDistribution(sorted(set(seen), key=repr))
+    low, high = min(seen), max(seen)
+    if all(isinstance(v, int) for v in seen):
+        return optuna.distributions.IntDistribution(low, high)
+    return optuna.distributions.FloatDistribution(float(low), float(high), log=logarithmic(seen))
+
+
+def logarithmic(values: list[Any]) -> bool:
+    """Whether numbers spread over more than a factor of 20, all positive: read on a logarithmic axis."""
+    return min(values) > 0 and max(values) / min(values) > 20
+
+
+def _plain(value: Any) -> Any:
+    """A knob's value as Optuna takes it; None where a run has none. Numbers that are whole become int."""
+    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
+        return None
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value)
+    return str(value)

@@ -1,0 +1,122 @@
+"""Values into HTML. Every text is data and is escaped here; no other module writes a tag.
+
+A `Block` shows itself in a notebook (HTML, with plain text beside it) and on the page. Formulas are text too: blocks
+carry the classes that keep MathJax away, and the page loads no script at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from reports import drawing
+from reports.findings import Finding
+from reports.tables import Table, as_text
+
+PHONE = "application/x-scenetune-phone-png"  # the narrow drawing, beside image/png in an output
+PLAIN = "tex2jax_ignore mathjax_ignore"
+
+
+class Block(NamedTuple):
+    """Something to show: `html` is safe, `text` is what it says."""
+
+    html: str
+    text: str
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/html": f'<div class="{PLAIN}">{self.html}</div>', "text/plain": self.text}
+
+
+class Picture(NamedTuple):
+    """A figure in two widths with its description."""
+
+    rendering: drawing.Rendering
+    alt: str
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {
+            "image/png": base64.b64encode(self.rendering.wide).decode(),
+            PHONE: base64.b64encode(self.rendering.narrow).decode(),
+            "text/plain": self.alt,
+        }
+
+
+class Tint(NamedTuple):
+    """Words in the colour of the marks they name."""
+
+    text: str
+    colour: str
+
+
+def escape(text: object) -> str:
+    """Text as HTML: markup, quotes and control characters lose their meaning."""
+    shown = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+    return html.escape(shown, quote=True)
+
+
+def paragraph(*pieces: str | Tint, kind: str = "") -> Block:
+    """A paragraph; `kind` is the page's class for it ("caption", "quiet", "status")."""
+    inner = "".join(
+        f'<b style="color:{p.colour}">{escape(p.text)}</b>' if isinstance(p, Tint) else escape(p) for p in pieces
+    )
+    text = "".join(p.text if isinstance(p, Tint) else p for p in pieces)
+    return Block(f'<p class="{escape(kind)}">{inner}</p>' if kind else f"<p>{inner}</p>", text)
+
+
+def header(name: str, family: str, found: Finding, cost: str) -> Block:
+    """The top of the page: study, headline, its figure, how sure, what it cost."""
+    status = f'<p class="status">{escape(found.status)}</p>' if found.status else ""
+    figure = f'<p class="result">{escape(found.figure)}</p>' if found.figure else ""
+    sure = "".join(f"<li>{escape(s)}</li>" for s in found.sure)
+    markup = (
+        f'<p class="study">{escape(name)} <span>family {escape(family)}</span></p>{status}'
+        f'<h1>{escape(found.headline)}</h1>{figure}<h3>Is that sure?</h3><ul class="sure">{sure}</ul>'
+        f'<p class="quiet">{escape(cost)}</p>'
+    )
+    text = "\n".join(filter(None, [f"{name} ({family})", found.status, found.headline, found.figure, *found.sure, cost]))
+    return Block(markup, text)
+
+
+def table(value: Table, *, kind: str = "", empty: str = "Nothing to show.") -> Block:
+    """A table in a box that scrolls sideways where the screen is narrow; `empty` is said of one without rows."""
+    if not value.rows:
+        return paragraph(" ".join(filter(None, [empty, value.note])), kind="quiet")
+    head = "".join(_cell("th", c, i in value.numeric) for i, c in enumerate(value.columns))
+    head = f"<thead><tr>{head}</tr></thead>" if any(value.columns) else ""
+    rows = "".join(
+        f"<tr{' class="strong"' if n in value.emphasis else ''}>"
+        + "".join(_cell("td", cell, i in value.numeric) for i, cell in enumerate(row))
+        + "</tr>"
+        for n, row in enumerate(value.rows)
+    )
+    note = f'<p class="caption">{escape(value.note)}</p>' if value.note else ""
+    classes = f' class="{escape(kind)}"' if kind else ""
+    body = f'<div class="scroll" tabindex="0"><table{classes}>{head}<tbody>{rows}</tbody></table></div>{note}'
+    return Block(body, "\n".join(filter(None, [as_text(value), value.note])))
+
+
+def _cell(tag: str, text: str, numeric: bool) -> str:
+    return f'<{tag} class="number">{escape(text)}</{tag}>' if numeric else f"<{tag}>{escape(text)}</{tag}>"
+
+
+def command(text: str) -> Block:
+    """A shell command, to be copied."""
+    return Block(f'<pre class="command"><code>{escape(text)}</code></pre>', text)
+
+
+def folded(summary: str, block: Block) -> Block:
+    """A block the reader opens."""
+    return Block(f"<details><summary>{escape(summary)}</summary>{block.html}</details>", f"{summary}\n{block.text}")
+
+
+def figure(
+    draw: Callable[[Any, float], Figure], info: Any, alt: str, *caption: str | Tint
+) -> Sequence[Block | Picture]:
+    """A drawn info with its caption; an info with nothing to draw says why instead."""
+    if info.note:
+        return (paragraph(info.note, kind="quiet"),)
+    return (Picture(drawing.render(draw, info), alt), paragraph(*caption, kind="caption"))

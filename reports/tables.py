@@ -1,0 +1,314 @@
+"""The report's tables as plain text values; `markup` turns them into HTML, `as_text` into a terminal's lines."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from reports import units
+from reports.collect import Study
+from reports.findings import LOST, Comparable, lost, reasons
+from reports.rank import Ranking, Standing, search_table
+
+LONGEST = 400  # rows of a table on the page; the rest is in trials.parquet
+
+
+class Table(NamedTuple):
+    """Columns and rows of plain text.
+
+    numeric   indexes of the columns aligned to the right
+    emphasis  indexes of the rows to stand out
+    note      a sentence under the table, "" for none
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+    emphasis: frozenset[int] = frozenset()
+    note: str = ""
+
+
+def leaderboard(study: Study, result: Ranking) -> Table:
+    """The confirmed configurations, best validation mean first, with the test result beside it."""
+    val, test = units.scale(study.metric), units.scale(study.test_metric)
+    unit = f", {test.unit}" if test.unit else ""
+    columns = (
+        "rank",
+        "trial",
+        f"test{unit}",
+        "test 95 % interval",
+        "largest deviation",
+        f"validation{unit}",
+        "validation 95 % interval",
+        "n",
+        "against the best",
+        "parameters",
+        "from",
+    )
+    rows = tuple(
+        (
+            str(s.rank),
+            str(s.trial),
+            _mean_sd(s.test.mean, s.test.sd, test),
+            units.interval(s.test.low, s.test.high, test),
+            units.score(s.test.max_deviation, test),
+            _mean_sd(s.validation.mean, s.validation.sd, val),
+            units.interval(s.validation.low, s.validation.high, val),
+            _runs(s),
+            _against(s, place),
+            units.size(s.parameters),
+            _origin(s.origin),
+        )
+        for place, s in enumerate(result.standings)
+    )
+    waiting = ", ".join(f"trial {t} ({_counts(c)})" for t, c in result.waiting.items())
+    note = f"Without a finished run: {waiting}." if waiting else ""
+    return Table(columns, rows, frozenset({0, 1, 2, 3, 4, 5, 6, 9}), frozenset({0} if rows else ()), note)
+
+
+def _mean_sd(mean: float, sd: float, on: units.Scale) -> str:
+    spread = units.score(sd, on)
+    text = units.score(mean, on)
+    return text if text == units.NONE else f"{text} ± {spread}"
+
+
+def _runs(standing: Standing) -> str:
+    return str(standing.validation.n) + (f" ({lost(standing)})" if standing.lost else "")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {LOST.get(state, state.lower())}" for state, n in counts.items())
+
+
+def _against(standing: Standing, place: int) -> str:
+    if place == 0:
+        return "best"
+    if standing.p != standing.p:
+        return "cannot be told apart (no test)"
+    text = units.p_value(standing.p)
+    p = text if text.startswith("<") else f"= {text}"
+    return f"cannot be told apart, p {p}" if standing.tied else f"worse, p {p}"
+
+
+def _origin(origin: str) -> str:
+    return {"sampler": "sampler", "": units.NONE}.get(origin, origin)
+
+
+def differing_knobs(result: Ranking) -> Table:
+    """The knobs on which the confirmed configurations differ: one row a knob, one column a trial."""
+    trials = tuple(f"trial {s.trial}" for s in result.standings)
+    rows = tuple(
+        (name, *(units.short_knob(s.config.get(name)) for s in result.standings)) for name in result.differing
+    )
+    return Table(("knob", *trials), rows, frozenset(range(1, len(trials) + 1)))
+
+
+def search_leaders(study: Study, most: int = 10) -> Table:
+    """The best full-length search runs: single numbers, in a table of their own."""
+    found = search_table(study.runs, epochs=study.epochs, mode=study.mode)
+    on = units.scale(study.metric)
+    columns = ("place", "trial", _header(on), "n", "parameters", "from")
+    rows = tuple(
+        (str(i + 1), str(r.trial), units.score(r.score, on), "1", units.size(r.parameters), _origin(r.origin))
+        for i, r in enumerate(found[:most])
+    )
+    more = f"The best {most} of {len(found):,}." if len(found) > most else ""
+    return Table(columns, rows, frozenset({0, 1, 2, 3, 4}), note=more)
+
+
+def _header(on: units.Scale) -> str:
+    return f"{on.split} {on.label}" + (f", {on.unit}" if on.unit else "")
+
+
+def best_knobs(study: Study, config: Mapping[str, Any]) -> Table:
+    """Every knob of a configuration and where its value comes from."""
+    searched = {str(name) for name in study.record.get("space", ())}
+    pins = study.record.get("pins") or {}
+    ordered = sorted(config, key=lambda name: (name not in searched, name not in pins))
+    rows = tuple(
+        (name, units.knob(config[name]), "searched" if name in searched else "pinned" if name in pins else "default")
+        for name in ordered
+    )
+    return Table(("knob", "value", "chosen by"), rows, frozenset({1}))
+
+
+def published_rows(judged: tuple[Comparable, ...], result: Ranking, study: Study) -> tuple[Table, Table]:
+    """(rows with a verdict, rows that cannot be compared), each without the columns that say the same everywhere."""
+    on = units.scale(study.test_metric)
+    by_trial = {s.trial: s for s in result.standings}
+    comparable = [item for item in judged if item.verdict.trial is not None]
+    others = [item for item in judged if item.verdict.trial is None]
+    unit = f", {on.unit}" if on.unit else ""
+    first = Table(
+        ("paper", "row", f"published{unit}", f"ours{unit}", f"difference, {on.points or 'absolute'} (95 % interval)", "verdict"),
+        tuple(_comparable_row(item, by_trial, on) for item in comparable),
+        frozenset({2, 3, 4}),
+    )
+    second = Table(
+        ("paper", "row", "corpus", "split", "published", "why not comparable"),
+        tuple(_other_row(item) for item in others),
+        frozenset({4}),
+    )
+    return first, second
+
+
+def _comparable_row(item: Comparable, by_trial: Mapping[int, Standing], on: units.Scale) -> tuple[str, ...]:
+    row, found = item.row, item.verdict
+    ours = by_trial[found.trial] if found.trial is not None else None
+    shown = _mean_sd(ours.test.mean, ours.test.sd, on) if ours else units.NONE
+    span = units.interval(found.low, found.high, on)
+    return (
+        str(row.get("paper", "")),
+        f"{row.get('table', '')}, {row.get('row', '')}".strip(", "),
+        _printed(row),
+        f"{shown} (trial {found.trial}, {found.against})",
+        f"{units.number(found.difference * on.factor, 1 if on.unit else 3, sign=True)} ({span})",
+        found.word,
+    )
+
+
+def _other_row(item: Comparable) -> tuple[str, ...]:
+    row = item.row
+    why = item.verdict.word.removeprefix("not comparable: ")
+    where = f"{row.get('table', '')}, {row.get('row', '')}".strip(", ")
+    return (str(row.get("paper", "")), where, str(row.get("corpus", "")), str(row.get("split", "")), _printed(row), why)
+
+
+def _printed(row: Mapping[str, Any]) -> str:
+    """The value as the paper prints it, two decimals, with its ± where it has one."""
+    on = units.scale(f"test/{row.get('metric', '')}")
+    value, spread = row.get("value"), row.get("spread")
+    places = 2 if on.unit else 3
+    text = units.score(float(value), on, places) if isinstance(value, int | float) else units.NONE
+    return f"{text} ± {units.score(float(spread), on, places)}" if isinstance(spread, int | float) else text
+
+
+# --- all runs --------------------------------------------------------------------------------------------------------
+
+STATE_WORDS = {
+    "COMPLETE": "finished",
+    "PRUNED": "stopped early",
+    "DIVERGED": "diverged",
+    "FAIL": "failed",
+    "RUNNING": "running",
+}
+
+
+def reason_table(study: Study) -> Table:
+    """Why runs did not finish: failed and diverged first, kinds of reasons with counts."""
+    rows = tuple(
+        (STATE_WORDS.get(r.state, r.state), str(r.runs), r.example, _some(r.trials)) for r in reasons(study.runs)
+    )
+    return Table(("what happened", "runs", "reason (of one of them)", "trials"), rows, frozenset({1}))
+
+
+def _some(trials: tuple[int, ...], most: int = 12) -> str:
+    shown = ", ".join(str(t) for t in trials[:most])
+    return shown + (f", and {len(trials) - most} more" if len(trials) > most else "")
+
+
+def all_runs(study: Study) -> Table:
+    """Every run: failed and diverged first, then by phase and trial."""
+    on = units.scale(study.metric)
+    order = {"FAIL": 0, "DIVERGED": 1, "RUNNING": 2}
+    runs = study.runs.assign(_first=study.runs["state"].map(order).fillna(3))
+    runs = runs.sort_values(["_first", "phase", "trial", "repeat"], ascending=[True, False, True, True])
+    rows = tuple(
+        (
+            f"{r.trial}" + (f" / {r.repeat}" if r.repeat else ""),
+            {"confirm": "confirmation"}.get(str(r.phase), str(r.phase)),
+            STATE_WORDS.get(str(r.state), str(r.state)),
+            str(r.epochs),
+            units.score(float(r.score), on),
+            units.duration(float(r.seconds)),
+            str(r.seed),
+            _origin(str(r.origin)),
+            str(r.reason),
+        )
+        for r in runs.head(LONGEST).itertuples(index=False)
+    )
+    note = f"The first {LONGEST} of {len(runs):,} runs; all are in trials.parquet." if len(runs) > LONGEST else ""
+    columns = ("trial / repeat", "phase", "state", "epochs", _header(on), "time", "seed", "from", "reason")
+    return Table(columns, rows, frozenset({0, 3, 4, 5, 6}), note=note)
+
+
+# --- provenance ------------------------------------------------------------------------------------------------------
+
+MAIN_PACKAGES = ("scenetune", "torch", "torchaudio", "ray", "optuna", "numpy", "pandas", "webdataset")
+
+
+def provenance(study: Study) -> Table:
+    """Where every number comes from: code, command, data, machine, seeds, time."""
+    record, data = study.record, study.record["data"]
+    git, hardware = record.get("git") or {}, record.get("hardware") or {}
+    packages = record.get("packages") or {}
+    clips = data.get("clips") or {}
+    commit = str(git.get("commit") or "not a git checkout")
+    if git.get("dirty"):
+        commit += " with uncommitted changes"
+    gpus = hardware.get("gpus") or []
+    rows = {
+        "command": shlex.join(str(word) for word in record.get("command") or ()),
+        "commit": commit,
+        "versions": ", ".join(f"{name} {packages[name]}" for name in MAIN_PACKAGES if name in packages),
+        "data": f"{data.get('corpus', '')} at {data.get('path', '')}",
+        "data checksum": str(data.get("checksum", "")),
+        "data licence": str(data.get("licence", "")),
+        "clips": ", ".join(f"{name} {clips[name]:,}" for name in ("train", "val", "test") if name in clips),
+        "audio": _audio(data),
+        "labels": f"{units.plural(len(study.scenes), 'scene')}, {units.plural(len(study.events), 'event')}",
+        "hardware": _hardware(hardware, gpus),
+        "search": _search(record),
+        "seeds": f"study seed {record.get('seed')}; each run's own is in the table of all runs",
+        "started": units.instant(record.get("created")),
+        "finished": units.instant(record.get("finished")),
+    }
+    return Table(("", ""), tuple((name, text or units.NONE) for name, text in rows.items()))
+
+
+def _audio(data: Mapping[str, Any]) -> str:
+    rate, channels, seconds = data.get("sample_rate"), data.get("channels"), data.get("seconds")
+    parts = [f"{rate:,} Hz" if isinstance(rate, int) else "", f"{channels} channel{'s' if channels != 1 else ''}"]
+    parts.append(f"clips of up to {seconds:g} s" if isinstance(seconds, int | float) else "")
+    return ", ".join(part for part in parts if part)
+
+
+def _hardware(hardware: Mapping[str, Any], gpus: list[Any]) -> str:
+    names = ", ".join(str(g) for g in gpus) or "no GPU"
+    parts = [f"{hardware.get('cpus', '?')} CPU cores", names, str(hardware.get("platform", ""))]
+    if hardware.get("python"):
+        parts.append(f"Python {hardware['python']}")
+    return ", ".join(part for part in parts if part)
+
+
+def _search(record: Mapping[str, Any]) -> str:
+    return (
+        f"{record.get('trials')} trials of up to {record.get('epochs')} epochs, sampler {record.get('sampler')}, "
+        f"pruner {record.get('pruner')}; {record.get('confirm')} configurations confirmed over {record.get('seeds')} seeds"
+    )
+
+
+def all_versions(study: Study) -> Table:
+    """Every recorded package and its version."""
+    packages = study.record.get("packages") or {}
+    return Table(("package", "version"), tuple((str(k), str(v)) for k, v in sorted(packages.items())))
+
+
+def as_text(table: Table, columns: tuple[str, ...] | None = None) -> str:
+    """A table as aligned lines for a terminal; `columns` picks some of them in their order."""
+    picked = [table.columns.index(c) for c in columns] if columns else list(range(len(table.columns)))
+    lines = [[table.columns[i] for i in picked], *([_flat(row[i]) for i in picked] for row in table.rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(picked))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if index in table.numeric else cell.ljust(width)
+            for cell, width, index in zip(line, widths, picked)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _flat(text: str) -> str:
+    """One line without control characters: a name must not be able to move a terminal's cursor."""
+    return "".join(c if c.isprintable() else " " for c in text)

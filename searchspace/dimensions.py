@@ -1,0 +1,71 @@
+"""The words a search space is written in: each a function of an Optuna trial, with its meaning, unit and
+range.
+
+A word means the same in every family. Ranges hold the papers' values, so that a published configuration can
+be proposed; a weight of 0 cannot (the scale is logarithmic), which is why such rows are references only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+
+def choice(trial: BaseTrial, name: str, choices: Sequence[str]) -> str:
+    """One of several by name. Keep the choices the same in all trials of a study: the store refuses other
+    ones.
+    """
+    return trial.suggest_categorical(name, list(choices))
+
+
+def switch(trial: BaseTrial, name: str) -> bool:
+    return trial.suggest_categorical(name, [False, True])
+
+
+def shared_layers(trial: BaseTrial, blocks: int) -> int:
+    """How many of a backbone's `blocks` both tasks share before they part, 1 … blocks."""
+    return trial.suggest_int("shared_layers", 1, blocks)
+
+
+def loss_weight(trial: BaseTrial, name: str) -> float:
+    """Weight of a loss term against scene_ce, whose weight is 1; log scale, 0.001 … 2."""
+    return trial.suggest_float(name, 1e-3, 2.0, log=True)
+
+
+def learning_rate(trial: BaseTrial) -> float:
+    """Highest learning rate, log scale, 1e-4 … 1e-2."""
+    return trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+
+
+def weight_decay(trial: BaseTrial) -> float:
+    """Decoupled weight decay, log scale, 1e-5 … 0.1. Ask only where the optimiser is adamw: the papers' Adam
+    has none.
+    """
+    return trial.suggest_float("weight_decay", 1e-5, 0.1, log=True)
+
+
+def optimiser(trial: BaseTrial) -> str:
+    return choice(trial, "optimiser", ("adam", "adamw", "radam"))
+
+
+def schedule(trial: BaseTrial) -> str:
+    """Learning rate over the run: constant, or a half cosine to zero."""
+    return choice(trial, "schedule", ("none", "cosine"))
+
+
+def dropout(trial: BaseTrial) -> float:
+    """Probability of dropping a value after every convolution block, 0 … 0.5."""
+    return trial.suggest_float("dropout", 0.0, 0.5)
+
+
+def mixup(trial: BaseTrial) -> float:
+    """α of mixup's Beta(α, α), in steps of 0.1 from 0 (off) to 0.5."""
+    return trial.suggest_float("mixup", 0.0, 0.5, step=0.1)
+
+
+def spec_augment(trial: BaseTrial) -> bool:
+    """Whether stripes of time and frequency are masked in training."""
+    return switch(trial, "spec_augment")

@@ -1,0 +1,56 @@
+"""Knobs the user fixes: `--set lr=1e-3` takes a knob out of the search, `--set backbone=tinycnn,cnnt` narrows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+
+
+class Pinned:
+    """A trial whose pinned knobs are not asked of the sampler.
+
+    A pin is one value, or a tuple of values to choose among. A pinned value may lie outside the search space's range:
+    the family's config decides whether it is possible.
+    """
+
+    def __init__(self, trial: optuna.trial.BaseTrial, pins: Mapping[str, Any]) -> None:
+        self._trial, self._pins = trial, pins
+
+    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
+        return (
+            self._pin(name) if name in self._pins else self._trial.suggest_float(name, low, high, **options)
+        )
+
+    def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
+        return self._pin(name) if name in self._pins else self._trial.suggest_int(name, low, high, **options)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._pin(name) if name in self._pins else self._trial.suggest_categorical(name, choices)
+
+    def _pin(self, name: str) -> Any:
+        pin = self._pins[name]
+        return self._trial.suggest_categorical(name, pin) if isinstance(pin, tuple) else pin
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+    """["key=value", …] → {key: value}. Raises ValueError for a setting without '=' or a key given twice."""
+    parsed: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key or not value:
+            raise ValueError(f"--set {setting!r}: expected key=value, e.g. --set lr=0.001")
+        if key in parsed:
+            raise ValueError(f"--set {key} is given twice: {parsed[key]!r} and {value!r}")
+        parsed[key] = value
+    return parsed
+
+
+def agrees(values: Mapping[str, Any], pins: Mapping[str, Any]) -> bool:
+    """Whether a configuration lies in what the pins leave open."""
+    return all(
+        values[name] in pin if isinstance(pin, tuple) else values[name] == pin
+        for name, pin in pins.items()
+        if name in values
+    )

@@ -1,0 +1,120 @@
+"""The study folder's record: study.json, and the tables a report is made of."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+PACKAGES = (
+    "torch",
+    "torchaudio",
+    "ray",
+    "optuna",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "webdataset",
+    "soundfile",
+    "scikit-learn",
+)
+
+
+def create(folder: Path, record: Mapping[str, Any]) -> None:
+    """Start a study folder. Raises FileExistsError if the folder already holds anything."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(
+            f"study folder {folder} already exists; continue it with --study {folder} --resume, or name another"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, record)
+
+
+def write(folder: Path, record: Mapping[str, Any]) -> None:
+    fresh = folder / "study.json.new"
+    fresh.write_text(json.dumps(record, indent=1, default=str))
+    os.replace(fresh, folder / "study.json")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """study.json. Raises FileNotFoundError or ValueError saying what is expected there."""
+    path = folder / "study.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is not a study: it has no study.json")
+    try:
+        record = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if record.get("format") != 1:
+        raise ValueError(f"{path}: format {record.get('format')!r}, this version reads 1")
+    return record
+
+
+def write_tables(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """trials.parquet (one row a run) and curves.parquet (one row a run and epoch, from the run folders)."""
+    rows = list(rows)
+    trials = pd.DataFrame(rows)
+    curves = pd.DataFrame([line for row in rows for line in _epochs(folder, row)])
+    for name, table in (("trials", trials), ("curves", curves)):
+        fresh = folder / f"{name}.parquet.new"
+        table.to_parquet(fresh, index=False)
+        os.replace(fresh, folder / f"{name}.parquet")
+
+
+def provenance(root: Path) -> dict[str, Any]:
+    """{"git", "packages", "hardware"} of this process; `root` is the project's folder."""
+    return {
+        "git": {
+            "commit": _git(root, "rev-parse", "HEAD"),
+            "dirty": bool(_git(root, "status", "--porcelain")),
+        },
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)},
+        "hardware": {
+            "cpus": os.cpu_count(),
+            "platform": platform.platform(),
+            "python": sys.version.split()[0],
+        },
+    }
+
+
+def _epochs(folder: Path, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    path = folder / row["folder"] / "epochs.jsonl"
+    if not path.is_file():
+        return []
+    who = {name: row[name] for name in ("trial", "repeat", "phase")}
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(who | json.loads(text))
+        except json.JSONDecodeError:  # torn by a kill; the run will write it again
+            break
+    return lines
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git says about the project's own checkout; None outside one (an installed package inside somebody's repository)."""
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,70 @@
+"""The seams of a family: what a model returns, and what a family file hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from datasets.batch import Batch
+from datasets.labels import LabelSpace
+from searchspace.published import Published
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """What the shards hold: `sample_rate` in Hz, `channels`, `samples` per clip (the longest clip's)."""
+
+    sample_rate: int
+    channels: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class JointOutput:
+    """What every family's `forward(waveform (B, C, N))` and `from_features(x (B, C, T, F))` return.
+
+    scene_logits      (B, S) before softmax
+    event_logits      (B, E) before sigmoid; None where the model has no event branch
+    scene_embedding   (B, D) what the scene classifier reads
+    event_embedding   (B, D) what the event classifier reads; None without an event branch
+    scene_from_event  (B, S) the scene inferred from the event embedding, unsquashed; None without coupling
+    event_from_scene  (B, E) the events inferred from the scene embedding, unsquashed; None without coupling
+    """
+
+    scene_logits: Tensor
+    event_logits: Tensor | None = None
+    scene_embedding: Tensor | None = None
+    event_embedding: Tensor | None = None
+    scene_from_event: Tensor | None = None
+    event_from_scene: Tensor | None = None
+
+
+Term = Callable[[JointOutput, Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family file hands over.
+
+    name       as in the registry
+    config     frozen dataclass of plain values; its defaults are the paper's best setting
+    build      (config, labels, audio) -> module with `frontend`, `from_features` and `forward`
+    terms      config -> {name: term}; every term is a scalar tensor, unweighted
+    weights    config -> {name: weight}; the same names as `terms`
+    suggest    (trial, labels) -> {knob: value}; knobs not returned keep the config's defaults
+    published  the papers' rows for this family
+    """
+
+    name: str
+    config: type
+    build: Callable[[Any, LabelSpace, AudioFormat], nn.Module]
+    terms: Callable[[Any], Mapping[str, Term]]
+    weights: Callable[[Any], Mapping[str, float]]
+    suggest: Callable[[optuna.trial.BaseTrial, LabelSpace], dict[str, Any]]
+    published: tuple[Published, ...]

@@ -1,0 +1,172 @@
+"""What a configuration is, without training it: parameters, multiply-accumulates, shapes.
+
+    python -m trainables.describe csem --set backbone=cnnt framework=mlhe --json
+
+The model is built on torch's meta device, so nothing of its size is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import torch
+import tyro
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from datasets.labels import LabelSpace
+from searchspace.pins import parse_settings
+from trainables.contract import AudioFormat
+from trainables.recipe import configure
+from trainables.registry import family
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which configuration of which family, on what clips and labels."""
+
+    family: Annotated[str, tyro.conf.Positional]
+    """Model family."""
+    set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Knobs by the search space's own names, key=value; what is not named keeps its default."""
+    scenes: int = 10
+    """Number of scene classes."""
+    events: int = 527
+    """Number of event classes."""
+    seconds: float = 10.0
+    """Length of a clip, s."""
+    sample_rate: int = 44100
+    """Hz."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+def describe(
+    family_name: str, values: Mapping[str, Any], labels: LabelSpace, audio: AudioFormat
+) -> dict[str, Any]:
+    """{"family", "config", "recipe", "input", "parts", "parameters", "trainable", "macs"}, ready for JSON.
+
+    "parts" has parameters, trainable and macs of each part of the model. MACs are multiply-accumulates of one
+    clip from features to output, convolutions and matrix products only. Raises ValueError for a configuration
+    that cannot be built.
+    """
+    found = family(family_name)
+    config, recipe = configure(family_name, values)
+    with torch.device("meta"):
+        model = found.build(config, labels, audio)
+    shape = features_shape(model, audio)
+    macs = count_macs(model.to("meta"), shape)
+    parts = {
+        name: {
+            "parameters": _count(part),
+            "trainable": _count(part, trainable=True),
+            "macs": macs.get(name, 0),
+        }
+        for name, part in model.named_children()
+    }
+    return {
+        "family": family_name,
+        "config": asdict(config),
+        "recipe": asdict(recipe),
+        "input": {"waveform": [1, audio.channels, audio.samples], "features": list(shape), **asdict(audio)},
+        "parts": {name: part for name, part in parts.items() if part["parameters"]},
+        "parameters": _count(model),
+        "trainable": _count(model, trainable=True),
+        "macs": macs[""],
+    }
+
+
+def features_shape(model: nn.Module, audio: AudioFormat) -> tuple[int, ...]:
+    """Shape (1, C, T, F) of what `from_features` reads for one clip; the front end's filters are small and real."""
+    frontend: Any = model.frontend
+    return tuple(frontend.raw(torch.zeros(1, audio.channels, audio.samples)).shape)
+
+
+def count_macs(model: nn.Module, features: tuple[int, ...]) -> dict[str, int]:
+    """Multiply-accumulates of `model.from_features` on the meta device: by part, and "" for the whole.
+
+    FlopCounterMode counts two operations a multiply-accumulate. On real devices it misses fused attention, which the
+    meta device does not have.
+    """
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        FromFeatures(model.eval())(torch.empty(features, device="meta"))
+    by_module = {name: sum(kinds.values()) // 2 for name, kinds in counter.get_flop_counts().items()}
+    parts = {name: by_module.get(f"FromFeatures.model.{name}", 0) for name, _ in model.named_children()}
+    return parts | {"": by_module["Global"]}
+
+
+class FromFeatures(nn.Module):
+    """A model entered after its front end. The counter names modules by the module they were called from."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.model.from_features(x)  # type: ignore[operator]
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The description as plain text."""
+    about = found["input"]
+    knobs = "  ".join(f"{name}={value}" for name, value in found["config"].items())
+    rows = [
+        (name, part["parameters"], part["trainable"], part["macs"]) for name, part in found["parts"].items()
+    ]
+    rest = found["macs"] - sum(row[3] for row in rows)
+    rows += [("between the parts", 0, 0, rest)] if rest else []
+    rows.append(("total", found["parameters"], found["trainable"], found["macs"]))
+    lines = [
+        *textwrap.wrap(f"{found['family']}  {knobs}", 100, subsequent_indent="  ", break_on_hyphens=False),
+        f"input  {about['samples'] / about['sample_rate']:g} s at {about['sample_rate']} Hz → features "
+        f"{' × '.join(map(str, about['features'][1:]))} (channels × frames × mel bins)",
+        "",
+        f"{'part':20}{'parameters':>14}{'trainable':>14}{'MACs a clip':>18}",
+    ]
+    lines += [
+        f"{name:20}{parameters:14,}{trainable:14,}{macs:18,}" for name, parameters, trainable, macs in rows
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    request = tyro.cli(Request, prog="python -m trainables.describe", description=__doc__, args=arguments)
+    try:
+        values = parse_settings([setting for group in request.set for setting in group])
+        found = describe(request.family, values, _labels(request), _audio(request))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(found, indent=1) if request.json else table(found))
+    return 0
+
+
+def _labels(request: Request) -> LabelSpace:
+    for name in ("scenes", "events"):
+        if getattr(request, name) < (1 if name == "scenes" else 0):
+            raise ValueError(f"--{name} {getattr(request, name)}: expected a number of classes")
+    scenes = tuple(f"scene {i}" for i in range(request.scenes))
+    return LabelSpace(scenes, tuple(f"event {i}" for i in range(request.events)))
+
+
+def _audio(request: Request) -> AudioFormat:
+    if request.sample_rate < 1 or not 0 < request.seconds < 3600:
+        raise ValueError(
+            f"--seconds {request.seconds:g} --sample-rate {request.sample_rate}: expected a length above 0 and below "
+            "3600 s and a rate above 0 Hz"
+        )
+    return AudioFormat(request.sample_rate, 1, round(request.seconds * request.sample_rate))
+
+
+def _count(part: nn.Module, trainable: bool = False) -> int:
+    return sum(p.numel() for p in part.parameters() if p.requires_grad or not trainable)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""A run's folder: what was asked, every epoch's numbers, the checkpoint, the test result.
+
+run.json       values, seed, commit, data checksum, versions
+epochs.jsonl   one line an epoch
+checkpoint/    to go on from; after the last epoch, the model alone
+test.json      metrics, confusion matrix and per-event figures, once, for confirmed runs
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainables import checkpoint
+from trainables.run import Run
+
+CHECKPOINT_EVERY = 60.0  # seconds between checkpoints: a killed run repeats at most this much, and one epoch
+
+
+class RunFolder:
+    """Drives a `Run` epoch by epoch, keeping its folder such that a kill at any moment loses at most the work since the
+    last checkpoint. `writer` is False on every rank but the first of a data-parallel run."""
+
+    def __init__(self, path: Path, run: Run, provenance: Mapping[str, Any], *, writer: bool = True) -> None:
+        self.path, self.run, self.writer = Path(path), run, writer
+        self._saved = 0.0
+        if writer:
+            self.path.mkdir(parents=True, exist_ok=True)
+            record = {
+                "values": run.values,
+                "seed": run.seed,
+                "epochs": run.epochs,
+                "parameters": run.parameter_count,
+            }
+            _write_json(
+                self.path / "run.json", {**provenance, **record, "data_checksum": run.source.index.checksum}
+            )
+        if checkpoint.exists(self._checkpoint):
+            run.load(self._checkpoint)
+        if writer:
+            self._forget_after(run.epoch)
+        self._saved = time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        return self.run.epoch >= self.run.epochs
+
+    def next_epoch(self) -> dict[str, float]:
+        """Train, validate, write down; the epoch's metrics with "epoch" among them. A finished run repeats its last line."""
+        if self.finished:
+            return read_epochs(self.path)[-1]
+        metrics = {"epoch": self.run.epoch + 1, **self.run.next_epoch()}
+        if self.writer:
+            with open(self.path / "epochs.jsonl", "a") as log:  # before the checkpoint: see _forget_after
+                log.write(json.dumps(metrics) + "\n")
+                log.flush()
+                os.fsync(log.fileno())
+            if self.finished or time.monotonic() - self._saved > CHECKPOINT_EVERY:
+                self.run.save(self._checkpoint)
+                self._saved = time.monotonic()
+        return metrics
+
+    def test(self) -> dict[str, float]:
+        """Score the test split and write test.json; a second call reads it back instead of looking again."""
+        written = self.path / "test.json"
+        if written.is_file():
+            return json.loads(written.read_text())["metrics"]
+        metrics, scores = self.run.score("test")
+        named = {f"test/{name}": value for name, value in metrics.items()}
+        if self.writer:
+            ap, auc = scores.per_event()
+            events = len(self.run.source.index.labels.events)
+            detail = {
+                "confusion": scores.confusion().tolist(),
+                "event_ap": _numbers(ap, events),
+                "event_auc": _numbers(auc, events),
+            }
+            _write_json(written, {"metrics": named, **detail})
+        return named
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    def _forget_after(self, epoch: int) -> None:
+        """Drop lines the checkpoint does not know (and a torn last one): those epochs will be run and written again."""
+        kept = [json.dumps(line) + "\n" for line in read_epochs(self.path) if line["epoch"] <= epoch]
+        fresh = self.path / "epochs.jsonl.new"
+        fresh.write_text("".join(kept))
+        os.replace(fresh, self.path / "epochs.jsonl")
+
+
+def read_epochs(folder: Path) -> list[dict[str, float]]:
+    """The lines of epochs.jsonl in order; a torn last line is left out."""
+    path = Path(folder) / "epochs.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    epochs = []
+    for line in lines:
+        try:
+            epochs.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return epochs
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(json.dumps(value, indent=1))
+    os.replace(fresh, path)
+
+
+def _numbers(values: Any, count: int) -> list[float | None]:
+    """One number for each of `count` events, None where there is none (all of them, in a model without an event branch)."""
+    return [None if math.isnan(v) else float(v) for v in values] or [None] * count

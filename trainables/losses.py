@@ -1,0 +1,127 @@
+"""Loss terms as pure functions of (JointOutput, Batch), each an unweighted scalar, and their weighted sum.
+
+Unknown labels (a scene row of zeros, `event_known` = 0) are left out of the means; a batch without any known
+label gives 0 with a gradient of 0, so that every parameter stays in the graph. Everything is computed in
+float32 whatever the output's type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datasets.batch import Batch
+from trainables.contract import JointOutput, Term
+
+RelationLoss = Literal["ce_hard", "ce_soft", "mse_logits", "mse_probabilities", "mse_log_softmax"]
+
+
+def scene_ce(output: JointOutput, batch: Batch) -> Tensor:
+    """Cross-entropy of `scene_logits` (B, S) with the scene distributions, mean over clips of known scene.
+
+    Hou et al. 2023, Eq. 1 with loss_s = CE. A clip counts by the mass of its distribution: 1, or 0 where
+    unknown.
+    """
+    log_probabilities = F.log_softmax(output.scene_logits.float(), dim=-1)
+    return _mean_where(-log_probabilities * batch.scene, batch.scene.sum())
+
+
+def event_bce(output: JointOutput, batch: Batch) -> Tensor:
+    """Binary cross-entropy of sigmoid(`event_logits`) (B, E) with the events, mean over known entries.
+
+    Hou et al. 2023, Eq. 2 with loss_e = BCE; the released code's choice for hard labels.
+    """
+    logits = _required(output.event_logits, "event_logits").float()
+    each = F.binary_cross_entropy_with_logits(logits, batch.events, reduction="none")
+    return _mean_where(each * batch.event_known, batch.event_known.sum())
+
+
+def event_mse(output: JointOutput, batch: Batch) -> Tensor:
+    """Squared error of sigmoid(`event_logits`) (B, E), mean over known entries.
+
+    The released code's choice for soft labels.
+    """
+    logits = _required(output.event_logits, "event_logits").float()
+    each = (logits.sigmoid() - batch.events).square()
+    return _mean_where(each * batch.event_known, batch.event_known.sum())
+
+
+def scene_from_event(relation: RelationLoss, detach: bool = False) -> Term:
+    """How far the scene inferred from the event embedding is from the scene branch's own answer.
+
+    Hou et al. 2023, Algorithm 1, line 12. With ỹ = `scene_from_event` (B, S) unsquashed and z =
+    `scene_logits`, Table IX's five choices are
+    ce_hard            CE(softmax ỹ, one-hot of the largest z)
+    ce_soft            CE(softmax ỹ, softmax z)
+    mse_logits         MSE(ỹ, z)
+    mse_probabilities  MSE(ỹ, softmax z)
+    mse_log_softmax    MSE(ỹ, log softmax z), the paper's best and the released code's
+    Mean over clips (CE) or over all B·S elements (MSE). The target keeps its gradient, as in the released
+    code, unless `detach`.
+    """
+
+    def term(output: JointOutput, batch: Batch) -> Tensor:
+        inferred = _required(output.scene_from_event, "scene_from_event").float()
+        logits = _target(output.scene_logits, detach)
+        if relation == "ce_hard":
+            return F.cross_entropy(inferred, logits.argmax(-1))
+        if relation == "ce_soft":
+            return F.cross_entropy(inferred, logits.softmax(-1))
+        if relation == "mse_logits":
+            return F.mse_loss(inferred, logits)
+        if relation == "mse_probabilities":
+            return F.mse_loss(inferred, logits.softmax(-1))
+        return F.mse_loss(inferred, logits.log_softmax(-1))
+
+    return term
+
+
+def event_from_scene(relation: RelationLoss, detach: bool = False) -> Term:
+    """How far the events inferred from the scene embedding are from the event branch's own answer.
+
+    Hou et al. 2023, Algorithm 1, line 16. With ỹ = `event_from_scene` (B, E) unsquashed and z =
+    `event_logits`: BCE(sigmoid ỹ, sigmoid z) for ce_hard and ce_soft, MSE(ỹ, z) for mse_logits, MSE(ỹ,
+    sigmoid z) for the other two (Table IX). Mean over all B·E elements. The target keeps its gradient unless
+    `detach`.
+    """
+
+    def term(output: JointOutput, batch: Batch) -> Tensor:
+        inferred = _required(output.event_from_scene, "event_from_scene").float()
+        logits = _target(_required(output.event_logits, "event_logits"), detach)
+        if relation in ("ce_hard", "ce_soft"):
+            return F.binary_cross_entropy_with_logits(inferred, logits.sigmoid())
+        if relation == "mse_logits":
+            return F.mse_loss(inferred, logits)
+        return F.mse_loss(inferred, logits.sigmoid())
+
+    return term
+
+
+def total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Σ weight × term. Raises ValueError for a term without a weight or a weight without a term."""
+    without_weight, without_term = terms.keys() - weights.keys(), weights.keys() - terms.keys()
+    if without_weight or without_term:
+        raise ValueError(
+            f"terms without a weight: {sorted(without_weight) or 'none'}; "
+            f"weights without a term: {sorted(without_term) or 'none'}"
+        )
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+def _mean_where(masked: Tensor, mass: Tensor) -> Tensor:
+    """Sum of `masked` over the mass of what is known; 0 where nothing is."""
+    return masked.sum() / torch.where(mass > 0, mass, torch.ones_like(mass))
+
+
+def _target(logits: Tensor, detach: bool) -> Tensor:
+    return (logits.detach() if detach else logits).float()
+
+
+def _required(value: Tensor | None, name: str) -> Tensor:
+    if value is None:
+        raise ValueError(f"this loss term needs {name}, which the model does not return")
+    return value

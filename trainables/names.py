@@ -1,0 +1,55 @@
+"""Names that cross processes, each declared once, with the direction in which it is better.
+
+A column is "<split>/<metric>": "val/scene_accuracy", "train/loss/event_bce".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["max", "min"]
+
+EPOCH = "epoch"  # the time attribute: epochs done, from 1
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`direction` in which it is better; `meaning` in a few words, with its range."""
+
+    direction: Direction
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {
+    "scene_accuracy": Metric("max", "share of clips whose scene is right, 0-1"),
+    "scene_accuracy_macro": Metric("max", "mean of the scenes' recalls, 0-1; the papers' accuracy"),
+    "event_map": Metric("max", "mean over events of average precision, 0-1"),
+    "event_auc": Metric("max", "mean over events of the area under the ROC curve, 0-1"),
+    "event_auc_per_clip": Metric(
+        "max", "mean over clips of the area under the ROC curve across events, 0-1; the papers' AUC"
+    ),
+    "loss": Metric("min", "weighted sum of the loss terms"),
+    "clips_per_second": Metric("max", "training speed, clips/s over all workers"),
+    "data_wait": Metric("min", "share of an epoch's time spent waiting for data, 0-1"),
+    "seconds": Metric("min", "length of an epoch, s"),
+}
+TERM_PREFIXES = {"loss/": "weighted loss term", "term/": "raw loss term"}
+
+OBJECTIVE = "val/scene_accuracy"
+
+
+def direction(column: str) -> Direction:
+    """Whether more ("max") or less ("min") of the column is better. Raises ValueError for a name not declared
+    here.
+    """
+    split, _, name = column.partition("/")
+    if split in SPLITS and name in METRICS:
+        return METRICS[name].direction
+    if split in SPLITS and name.startswith(tuple(TERM_PREFIXES)):
+        return "min"
+    raise ValueError(
+        f"metric {column!r} is not known; known: {', '.join(SPLITS)} / {', '.join(METRICS)}, "
+        f"{', '.join(prefix + '<term>' for prefix in TERM_PREFIXES)}"
+    )

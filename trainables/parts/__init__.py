@@ -1,0 +1,1 @@
+"""Modules that take numbers and return tensors, and know no family."""

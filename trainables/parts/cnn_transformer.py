@@ -1,0 +1,69 @@
+"""CNNT (Hou et al. 2023, §III-C): three PANN blocks, one self-attention layer over time, max + mean
+pooling.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainables.parts.backbone import Backbone
+from trainables.parts.cnn import PANN_CHANNELS, he_linear, pann_blocks, scaled
+
+HEADS = 8
+HEAD_WIDTH = 64
+LEAST = 8  # frames and mel bins that three 2×2 poolings leave something of
+
+
+class SelfAttention(nn.Module):
+    """(B, C, T, F) → (B, T, D): time steps projected to D, then LayerNorm(x + attention(x)).
+
+    One post-LN multi-head self-attention as in the released code: no feed-forward sublayer, no positional
+    encoding, no dropout, although the paper calls it "a Transformer encoder layer from AST".
+    """
+
+    def __init__(self, inputs: int, heads: int, head_width: int) -> None:
+        super().__init__()
+        size = heads * head_width
+        self.heads = heads
+        self.projection = nn.Linear(inputs, size)
+        self.query = nn.Linear(size, size)
+        self.key = nn.Linear(size, size)
+        self.value = nn.Linear(size, size)
+        self.out = nn.Linear(size, size)
+        self.norm = nn.LayerNorm(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.projection(x.transpose(1, 2).flatten(2))  # (B, T, C·F) → (B, T, D)
+        query, key, value = (self._per_head(layer(x)) for layer in (self.query, self.key, self.value))
+        attended = F.scaled_dot_product_attention(query, key, value)  # (B, heads, T, D / heads)
+        return self.norm(x + self.out(attended.transpose(1, 2).flatten(2)))
+
+    def _per_head(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class MaxMeanTime(nn.Module):
+    """(B, T, D) → (B, D)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.amax(x, 1) + x.mean(1)
+
+
+def cnn_transformer(n_mels: int, width: float, dropout: float, embedding_dropout: float) -> Backbone:
+    """Four blocks: three ConvBlocks (320×64 → 40×8) and the self-attention (40×512). Needs LEAST frames and
+    mel bins.
+    """
+    head_width = scaled(HEAD_WIDTH, width)
+    inputs = scaled(PANN_CHANNELS[2], width) * (n_mels // 8)
+    return Backbone(
+        blocks=(*pann_blocks(3, width, dropout), partial(SelfAttention, inputs, HEADS, head_width)),
+        pooling=MaxMeanTime,
+        pooled=HEADS * head_width,
+        width=HEADS * head_width,
+        linear=he_linear,
+        dropout_before=embedding_dropout,
+    )

@@ -1,0 +1,205 @@
+"""Waveform → log-mel features on the model's device: framing, mel filters, normalisation, SpecAugment.
+
+The features of cSEM's CNN models (Hou et al. 2023, §IV and the released code; Kong's dcase2018_task1): mono,
+Hamming window of 2048/44100 s = 46.4 ms every 1376/44100 s = 31.2 ms, no centring, |STFT| / sqrt(Σ w²),
+Slaney mel, ln(x + 1e-8). Window and hop are rounded down to whole samples, so that 10 s are 320 frames at
+every usual rate, as in the paper.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from datasets.batch import Batch
+from trainables.parts.torchaudio_guarded import torchaudio
+
+WINDOW_SECONDS = Fraction(2048, 44100)
+HOP_SECONDS = Fraction(1376, 44100)
+LOG_FLOOR = 1e-8
+HIGHEST_FREQUENCY = 22050.0  # Hz, the default upper limit where the rate allows it
+FLAT = (
+    1e-5  # a mel bin whose deviation is below this is constant up to rounding; it is centred but not scaled
+)
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """Masks of zeros, i.e. of the training mean, drawn anew for every clip (Park et al. 2019).
+
+    `masks` stripes along each axis, each of a width uniform in [0, `time`] frames and [0, `frequency`] mel
+    bins.
+    """
+
+    time: int
+    frequency: int
+    masks: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("time", "frequency", "masks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"SpecAugment: {name}={getattr(self, name)}, expected an integer >= 0")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, T, F) normalised features → the same with stripes of zeros."""
+        for axis, width in ((2, self.time), (3, self.frequency)):
+            for _ in range(self.masks):
+                x = torchaudio.functional.mask_along_axis_iid(x, min(width, x.shape[axis]), 0.0, axis)
+        return x
+
+
+class LogMel(nn.Module):
+    """Waveform (B, C, N) in [-1, 1] → normalised log-mel features (B, 1, T, F).
+
+    sample_rate  Hz; n_mels = F; f_min and f_max in Hz, f_max=None is min(22050, sample_rate / 2)
+    window, hop  seconds; each is rounded down to whole samples
+    augment      applied in training mode only, after normalisation
+
+    Buffers `mean` and `std` (F,) are saved with the model; they are 0 and 1 until `set_statistics`.
+    Raises ValueError for frequency limits outside 0 … sample_rate / 2 or so many mel bins that some hold no
+    STFT bin.
+    """
+
+    mean: Tensor
+    std: Tensor
+    window: Tensor
+    filters: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int,
+        *,
+        n_mels: int = 64,
+        f_min: float = 50.0,
+        f_max: float | None = None,
+        window: Fraction | float = WINDOW_SECONDS,
+        hop: Fraction | float = HOP_SECONDS,
+        augment: SpecAugment | None = None,
+    ) -> None:
+        super().__init__()
+        self.sample_rate, self.n_mels, self.f_min = sample_rate, n_mels, float(f_min)
+        self.f_max = min(HIGHEST_FREQUENCY, sample_rate / 2) if f_max is None else float(f_max)
+        self.window_samples = _whole_samples(window, sample_rate)
+        self.hop_samples = _whole_samples(hop, sample_rate)
+        self.n_fft = 1 << (self.window_samples - 1).bit_length()  # the next power of two; 2048 at 44.1 kHz
+        self.augment = augment
+        filters = _mel_filters(sample_rate, self.n_fft, n_mels, self.f_min, self.f_max)
+        hamming = torch.hamming_window(self.window_samples, periodic=False, dtype=torch.float64, device="cpu")
+        scaled = hamming / hamming.square().sum().sqrt()
+        self.register_buffer("window", scaled.float(), persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("mean", torch.zeros(n_mels))
+        self.register_buffer("std", torch.ones(n_mels))
+
+    def frames(self, samples: int) -> int:
+        """How many frames T a clip of `samples` gives. Raises ValueError if it is shorter than one window."""
+        if samples < self.window_samples:
+            raise ValueError(
+                f"a clip of {samples} samples ({samples / self.sample_rate:.3f} s at {self.sample_rate} Hz) is "
+                f"shorter than one window, {self.window_samples} samples "
+                f"({self.window_samples / self.sample_rate:.3f} s)"
+            )
+        return 1 + (samples - self.window_samples) // self.hop_samples
+
+    def seconds(self, frames: int) -> float:
+        """The shortest clip, in seconds, that gives `frames` frames."""
+        return (self.window_samples + (frames - 1) * self.hop_samples) / self.sample_rate
+
+    def raw(self, waveform: Tensor) -> Tensor:
+        """(B, C, N) → ln(mel + 1e-8) of the channels' mean, (B, 1, T, F) float32, before normalisation and
+        SpecAugment.
+        """
+        if waveform.dim() != 3:
+            raise ValueError(f"expected a waveform (B, C, N), got shape {tuple(waveform.shape)}")
+        self.frames(waveform.shape[-1])
+        with torch.autocast(waveform.device.type, enabled=False):  # bf16 has too few digits under a logarithm
+            mono = waveform.float().mean(1)
+            frames = mono.unfold(-1, self.window_samples, self.hop_samples) * self.window  # (B, T, W)
+            magnitude = torch.fft.rfft(frames, n=self.n_fft).abs()  # (B, T, n_fft / 2 + 1)
+            return torch.log(magnitude @ self.filters + LOG_FLOOR).unsqueeze(1)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        features = (self.raw(waveform) - self.mean) / self.std
+        return self.augment(features) if self.augment is not None and self.training else features
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Per-bin mean and standard deviation (F,) of the training set. Raises ValueError unless finite and
+        std > 0.
+        """
+        for name, value in (("mean", mean), ("std", std)):
+            if value.shape != (self.n_mels,) or not bool(torch.isfinite(value).all()):
+                raise ValueError(
+                    f"{name} must be {self.n_mels} finite numbers, got shape {tuple(value.shape)}: {value}"
+                )
+        if not bool((std > 0).all()):
+            raise ValueError(f"std must be above 0 in every mel bin, the least is {std.min().item():.3g}")
+        with torch.no_grad():
+            self.mean.copy_(mean)
+            self.std.copy_(std)
+
+    def extra_repr(self) -> str:
+        """Everything `raw` depends on, and nothing else: statistics may be kept under this text."""
+        return (
+            f"{self.sample_rate} Hz, window {self.window_samples}, hop {self.hop_samples}, n_fft {self.n_fft}, "
+            f"{self.n_mels} mel bins, {self.f_min}-{self.f_max} Hz"
+        )
+
+
+@torch.no_grad()
+def statistics(frontend: LogMel, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Exact mean and population standard deviation (F,) float64 of `frontend.raw` over (clips, time) of all
+    `batches`.
+
+    Summed in float64 and merged batch by batch (Chan et al. 1979), so that the result does not depend on
+    their sizes. A constant bin gets deviation 1. Raises ValueError if there is no batch.
+    """
+    count, mean, squares = 0, torch.zeros(()), torch.zeros(())
+    for batch in batches:
+        x = frontend.raw(batch.waveform).double().flatten(0, -2)  # (B·T, F)
+        own_mean = x.mean(0)
+        own_squares = (x - own_mean).square().sum(0)
+        if count == 0:
+            count, mean, squares = len(x), own_mean, own_squares
+            continue
+        total, delta = count + len(x), own_mean - mean
+        squares = squares + own_squares + delta.square() * (count * len(x) / total)
+        mean, count = mean + delta * (len(x) / total), total
+    if count == 0:
+        raise ValueError("no batch to take feature statistics from: the training split is empty")
+    std = (squares / count).sqrt()
+    return mean, torch.where(std < FLAT, torch.ones_like(std), std)
+
+
+def _whole_samples(seconds: Fraction | float, sample_rate: int) -> int:
+    samples = seconds * sample_rate
+    whole = math.floor(samples if isinstance(samples, Fraction) else samples + 1e-9)
+    if whole < 1:
+        raise ValueError(f"{float(seconds):g} s is less than one sample at {sample_rate} Hz")
+    return whole
+
+
+def _mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
+    """(n_fft / 2 + 1, n_mels) Slaney triangles of equal area, on the CPU whatever the default device."""
+    if not 0 <= f_min < f_max <= sample_rate / 2:
+        raise ValueError(
+            f"f_min={f_min:g} Hz and f_max={f_max:g} Hz: expected 0 <= f_min < f_max <= "
+            f"{sample_rate / 2:g} Hz, half the sampling rate of {sample_rate} Hz"
+        )
+    with torch.device("cpu"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of empty filters, which are refused below
+        points = torchaudio.functional.melscale_fbanks(
+            n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm="slaney", mel_scale="slaney"
+        )
+    empty = int((points.amax(0) == 0).sum())
+    if empty:
+        raise ValueError(
+            f"n_mels={n_mels}: {empty} of the filters between {f_min:g} and {f_max:g} Hz hold no STFT bin "
+            f"({sample_rate / n_fft:.1f} Hz apart); take fewer mel bins"
+        )
+    return points

@@ -1,0 +1,102 @@
+"""What a search shows while it runs: one screen on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from searchspace.study import Job
+
+
+class Progress:
+    """Live view of one phase. `jobs` is how many runs it has in all, `already` how many of them an earlier driver ended.
+
+    On a terminal: one line a running trial, then best so far, elapsed and remaining. Elsewhere: a plain line whenever
+    a trial ends.
+    """
+
+    def __init__(self, phase: str, jobs: int, epochs: int, *, already: int = 0, stream: Any = None) -> None:
+        self.phase, self.jobs, self.epochs, self.ended = phase, jobs, epochs, already
+        self.console = Console(file=stream or sys.stdout, highlight=False)
+        self.running: dict[str, tuple[Job, int, float | None]] = {}
+        self.best: tuple[float, Job] | None = None
+        self.began, self.ended_here = time.monotonic(), 0
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def started(self, job: Job) -> None:
+        self.running[job.folder] = (job, 0, None)
+        self._draw()
+
+    def epoch(self, job: Job, metrics: Mapping[str, Any], value: float) -> None:
+        self.running[job.folder] = (job, int(metrics["epoch"]), value)
+        if self.best is None or value > self.best[0]:
+            self.best = (value, job)
+        self._draw()
+
+    def finished(self, job: Job, outcome: str, reason: str) -> None:
+        _, epoch, value = self.running.pop(job.folder, (job, 0, None))
+        self.ended += 1
+        self.ended_here += 1
+        score = "" if value is None else f"  {value:.4f}"
+        line = f"{self.phase} {self.ended}/{self.jobs}  {job.folder.removeprefix('runs/')}  {outcome.lower()}"
+        line += f" after {epoch} epochs{score}{'  ' + reason if reason else ''}"
+        if not self.console.is_terminal:
+            line += f"   [{self._summary()}]"
+        self.console.print(Text(line), soft_wrap=True)
+        self._draw()
+
+    def _draw(self) -> None:
+        if self.console.is_terminal:
+            self.live.update(Group(self._table(), Text(self._summary())), refresh=True)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("trial", "epoch", "score", "configuration"):
+            table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        for job, epoch, value in self.running.values():
+            shown = "–" if value is None else f"{value:.4f}"
+            name = job.folder.removeprefix("runs/")
+            table.add_row(name, f"{epoch}/{job.epochs}", shown, Text(describe(job.values)))
+        return table
+
+    def _summary(self) -> str:
+        elapsed = time.monotonic() - self.began
+        parts = [f"{self.ended}/{self.jobs} ended", f"elapsed {_clock(elapsed)}"]
+        if self.ended_here and self.ended < self.jobs:
+            parts.append(f"remaining about {_clock(elapsed / self.ended_here * (self.jobs - self.ended))}")
+        if self.best:
+            parts.append(f"best so far {self.best[0]:.4f} ({self.best[1].folder.removeprefix('runs/')})")
+        return ", ".join(parts)
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """A configuration in few words, the structural knobs first."""
+    first = [str(values[k]) for k in ("backbone", "framework") if k in values]
+    rest = [
+        f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}"
+        for k, v in values.items()
+        if k in ("lr", "w_event", "shared_layers")
+    ]
+    return " ".join(first + rest)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

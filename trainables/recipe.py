@@ -1,0 +1,91 @@
+"""How a model is trained, whatever its family: optimiser, schedule, batch, precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_type_hints
+
+import torch
+
+from datasets.labels import LabelSpace
+from trainables.contract import AudioFormat
+from trainables.knobs import check, check_range, fill, parse_value, refuse_unknown
+from trainables.registry import config_from, family
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Defaults are those of cSEM's CNN models (Hou et al. 2023, §IV; released loops): Adam 1e-3, batch 64, no schedule.
+
+    optimiser      adam | adamw | radam
+    lr             learning rate after warm-up
+    weight_decay   decoupled for adamw, L2 for the others
+    schedule       none | cosine (to zero at the last epoch)
+    warmup_epochs  epochs of linear warm-up from zero
+    batch_size     clips a step of the data loop, over all workers
+    accumulate     gradients of this many batches make one optimiser step
+    clip_norm      largest gradient norm; 0 leaves gradients alone
+    mixup          α of Beta(α, α) for waveform mixup; 0 is off
+    precision      auto (bf16 autocast on a GPU that has it, else fp32) | fp32 | bf16
+    """
+
+    optimiser: Literal["adam", "adamw", "radam"] = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: Literal["none", "cosine"] = "none"
+    warmup_epochs: float = 0.0
+    batch_size: int = 64
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    mixup: float = 0.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def __post_init__(self) -> None:
+        check(self)
+        check_range(self, "lr", 0.0, above=True)
+        for name in ("weight_decay", "warmup_epochs", "clip_norm", "mixup"):
+            check_range(self, name, 0.0)
+        for name in ("batch_size", "accumulate"):
+            check_range(self, name, 1)
+
+
+def configure(family_name: str, values: Mapping[str, Any]) -> tuple[Any, Recipe]:
+    """Split one flat dict of knobs into the family's config and the recipe; knobs not named keep their defaults.
+
+    Strings (from a command line) are parsed by the knob's type. Raises ValueError for an unknown family or knob, or a
+    value out of range, naming what is accepted.
+    """
+    recipe_knobs = [f.name for f in fields(Recipe)]
+    family_knobs = [f.name for f in fields(family(family_name).config)]
+    refuse_unknown(values, family_knobs + recipe_knobs, f"family {family_name}")
+    config = config_from(family_name, {k: v for k, v in values.items() if k in family_knobs})
+    return config, fill(Recipe, {k: v for k, v in values.items() if k in recipe_knobs})
+
+
+def complete(family_name: str, values: Mapping[str, Any], labels: LabelSpace, audio: AudioFormat) -> dict[str, Any]:
+    """Every knob of a configuration, defaults included. Raises ValueError if it can't be built for these clips."""
+    config, recipe = configure(family_name, values)
+    with torch.device("meta"):  # shapes are checked, nothing is allocated
+        family(family_name).build(config, labels, audio)
+    return asdict(config) | asdict(recipe)
+
+
+def parse_pins(family_name: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """Values for knobs named on a command line, by the knobs' types; "a,b" becomes the tuple of choices (a, b).
+
+    Raises ValueError naming the knob, the value and what is accepted.
+    """
+    kinds = get_type_hints(family(family_name).config) | get_type_hints(Recipe)
+    refuse_unknown(settings, kinds, f"family {family_name}")
+    pins: dict[str, Any] = {}
+    for name, text in settings.items():
+        try:
+            choices = tuple(parse_value(kinds[name], word) for word in text.split(","))
+        except ValueError as error:
+            raise ValueError(f"--set {name}={text}: {error}") from None
+        pins[name] = choices if len(choices) > 1 else choices[0]
+    for name, pin in pins.items():  # each value by itself must be possible
+        for value in pin if isinstance(pin, tuple) else (pin,):
+            configure(family_name, {name: value})
+    return pins

@@ -1,0 +1,204 @@
+"""One training run: everything it owns, one epoch at a time.
+
+The warm Tune trial, the Ray Train worker and `python -m trainables.train` all drive this class; none trains by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from datasets.source import Source
+from trainables import checkpoint
+from trainables.contract import AudioFormat
+from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
+from trainables.metrics import Scores
+from trainables.parts.batchnorm import synchronise
+from trainables.parts.frontend import statistics
+from trainables.recipe import configure
+from trainables.registry import family
+
+EVAL_BATCH = 64  # clips a validation step; has no influence on the numbers
+
+
+class Run:
+    """A model, its optimiser and its place in the data.
+
+    `values` are knobs by name; knobs not named keep their defaults. `epochs` is the full length (the schedule's end),
+    `epoch` how many are done. Two runs of the same values, seed and world on one machine give the same numbers, and a
+    run loaded from a checkpoint goes on as if it had never stopped (bit for bit on a CPU): every random draw of an epoch
+    comes from (seed, epoch, rank), so there is no generator state to keep.
+    With `world` > 1 a torch process group must be up; gradients, batch normalisation and metrics then span all ranks.
+    """
+
+    def __init__(
+        self,
+        family_name: str,
+        values: Mapping[str, Any],
+        source: Source,
+        *,
+        seed: int,
+        epochs: int,
+        device: str = "cpu",
+        rank: int = 0,
+        world: int = 1,
+        statistics_folder: Path | None = None,
+    ) -> None:
+        self.family_name, self.source, self.seed, self.epochs = family_name, source, seed, epochs
+        self.device, self.rank, self.world, self.epoch = torch.device(device), rank, world, 0
+        self.config, self.recipe = configure(family_name, values)
+        self.values = asdict(self.config) | asdict(self.recipe)
+        fam, index = family(family_name), source.index
+        self.terms, self.weights = fam.terms(self.config), fam.weights(self.config)
+        _be_repeatable()
+        torch.manual_seed(seed)
+        self.model = fam.build(
+            self.config, index.labels, AudioFormat(index.sample_rate, index.channels, index.samples)
+        )
+        self.model.to(self.device)
+        self._normalise_features(statistics_folder)
+        self.forward = self.model if world == 1 else self._data_parallel()
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = make_optimiser(
+            self.recipe.optimiser, self.parameters, self.recipe.lr, self.recipe.weight_decay
+        )
+        self.steps = source.steps(self.recipe.batch_size, world)
+        self.updates = -(-self.steps // self.recipe.accumulate)  # optimiser updates an epoch
+        self.learning_rate = warmup_cosine(
+            self.recipe.lr,
+            self.recipe.schedule,
+            self.recipe.warmup_epochs * self.updates,
+            epochs * self.updates,
+        )
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    def next_epoch(self) -> dict[str, float]:
+        """Train one epoch and validate: {"train/…", "val/…"}. Raises engine.Diverged on a non-finite loss."""
+        seed = _derive(self.seed, "epoch", self.epoch, self.rank)
+        torch.manual_seed(seed)  # dropout, SpecAugment
+        self.model.train()
+        trained = train_epoch(
+            self.forward,
+            self.parameters,
+            self.terms,
+            self.weights,
+            self.source.train_batches(
+                self.recipe.batch_size,
+                epoch=self.epoch,
+                seed=self.seed,
+                rank=self.rank,
+                world=self.world,
+                device=str(self.device),
+            ),
+            self.optimiser,
+            learning_rate=self.learning_rate,
+            first_update=self.epoch * self.updates,
+            steps=self.steps,
+            accumulate=self.recipe.accumulate,
+            clip_norm=self.recipe.clip_norm,
+            mixup=self.recipe.mixup,
+            autocast=self._autocast(),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        self.epoch += 1
+        validated, _ = self.score("val")
+        return {f"train/{k}": v for k, v in trained.items()} | {f"val/{k}": v for k, v in validated.items()}
+
+    def score(self, split: str) -> tuple[dict[str, float], Scores]:
+        """Losses and metrics on a split ("val", "test"), every clip once, and the scores behind them."""
+        batches = self.source.eval_batches(
+            split, EVAL_BATCH * self.world, rank=self.rank, world=self.world, device=str(self.device)
+        )
+        losses, scores = evaluate(self.model, self.terms, self.weights, batches, autocast=self._autocast())
+        return losses | scores.compute(), scores
+
+    def save(self, folder: Path) -> None:
+        """Everything needed to go on, to `folder`, in one step (rank 0 calls it); after the last epoch, the model alone."""
+        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        state = self._identity() | {"epoch": self.epoch}
+        if self.epoch < self.epochs:
+            optimiser, state["optimiser"] = checkpoint.flatten_optimiser(self.optimiser)
+            tensors |= {f"optimiser/{k}": v for k, v in optimiser.items()}
+        checkpoint.save(folder, tensors, state)
+
+    def load(self, folder: Path) -> None:
+        """Go on from `folder`. Raises CheckpointError if it belongs to another run (values, seed, length or data)."""
+        tensors, state = checkpoint.load(folder)
+        for name, ours in self._identity().items():
+            if state.get(name) != ours:
+                raise checkpoint.CheckpointError(
+                    f"{folder}: {name} of the checkpoint is {state.get(name)!r}, this run's is {ours!r}"
+                )
+        self.model.load_state_dict(_under("model/", tensors))
+        if "optimiser" in state:
+            checkpoint.restore_optimiser(self.optimiser, _under("optimiser/", tensors), state["optimiser"])
+        self.epoch = state["epoch"]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "family": self.family_name,
+            "values": self.values,
+            "seed": self.seed,
+            "epochs": self.epochs,
+            "data": self.source.index.checksum,
+        }
+
+    def _normalise_features(self, folder: Path | None) -> None:
+        """Training-set statistics into the front end; they depend on the data and the front end alone, so are kept."""
+        frontend = self.model.frontend
+        name = hashlib.sha256(f"{self.source.index.checksum} {frontend}".encode()).hexdigest()[:16]
+        kept = folder / f"statistics-{name}.json" if folder else None
+        if kept and kept.is_file():
+            mean, std = json.loads(kept.read_text())
+        else:
+            batches = self.source.eval_batches("train", EVAL_BATCH, device=str(self.device))
+            mean, std = (s.tolist() for s in statistics(frontend, batches))
+            if kept:
+                _write_whole(kept, json.dumps([mean, std]))
+        frontend.set_statistics(torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device))
+
+    def _data_parallel(self) -> nn.Module:
+        self.model = synchronise(self.model, on_gpu=self.device.type == "cuda")
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
+
+    def _autocast(self) -> torch.dtype | None:
+        """bf16 where asked for, or by itself on a GPU that has it."""
+        if self.recipe.precision == "bf16":
+            return torch.bfloat16
+        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if self.recipe.precision == "auto" and has_bf16 else None
+
+
+def _derive(*parts: Any) -> int:
+    """A 63-bit seed from anything printable; the same on every machine."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+def _be_repeatable() -> None:
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Several trials may write the same statistics at once: each writes its own file and renames it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as handle:
+        handle.write(text)
+    os.replace(handle.name, path)

@@ -1,0 +1,258 @@
+"""One trial as Ray Tune runs it, and the thin layer through which Tune asks the study's ledger what to do.
+
+Optuna decides, Ray executes, one store remembers: Tune's searcher and scheduler here hold no knowledge of their own. What
+was proposed, reported and stopped is in the ledger (searchspace.study), what was computed in the run folders; Tune's own
+experiment state is never restored.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import ConcurrencyLimiter, Searcher
+
+from datasets.source import Source, open_source
+from searchspace.study import Job, Ledger
+from trainables.engine import Diverged
+from trainables.folder import RunFolder, read_epochs
+from trainables.progress import Progress
+from trainables.run import Run
+
+RETRIES = 2  # a trial whose process died is started again this often, from its checkpoint
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and with what every trial of a study runs. `cache` None streams. `threads` are torch's in a trial's process."""
+
+    family: str
+    data: str
+    study: str
+    objective: str
+    cache: str | None = None
+    threads: int = 1
+    gpus: float = 0.0
+    workers: int = 1
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@functools.lru_cache(maxsize=2)
+def warm_source(data: str, cache: str | None) -> Source:
+    """The shards, opened once a process: later trials find them (and the pages of the cache) ready."""
+    return open_source(data, cache=Path(cache) if cache else None)
+
+
+def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: str = "cpu") -> RunFolder:
+    """The job's run, gone on from its checkpoint if it has one."""
+    run = Run(
+        place.family,
+        job.values,
+        warm_source(place.data, place.cache),
+        seed=job.seed,
+        epochs=job.epochs,
+        device=device,
+        rank=rank,
+        world=world,
+        statistics_folder=Path(place.cache) if place.cache else None,
+    )
+    return RunFolder(Path(place.study) / job.folder, run, place.provenance, writer=rank == 0)
+
+
+def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
+    """One epoch, as both runners report it: metrics, "epoch", "parameters"; "diverged" with the reason where it did.
+
+    A confirmation run reads the test split after its last epoch.
+    """
+    try:
+        metrics: dict[str, Any] = dict(folder.next_epoch())
+    except Diverged as error:
+        return {
+            "epoch": folder.run.epoch + 1,
+            "diverged": str(error),
+            "parameters": folder.run.parameter_count,
+        }
+    if folder.finished and job.phase == "confirm":
+        metrics |= folder.test()
+    return metrics | {"parameters": folder.run.parameter_count}
+
+
+class WarmTrial(tune.Trainable):
+    """A trial in one process that stays: torch, the model code and the data cache are ready for the next one."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.job, place = Job(**config["job"]), Place(**config["place"])
+        torch.set_num_threads(place.threads)
+        self.folder = open_run(self.job, place, device="cuda" if place.gpus > 0 else "cpu")
+
+    def step(self) -> dict[str, Any]:
+        result = advance(self.folder, self.job)
+        return result | {"done": self.folder.finished or "diverged" in result}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+
+class Conductor:
+    """Turns what Tune asks and tells into calls on a ledger. One per phase; knows nothing of Ray's classes."""
+
+    def __init__(self, ledger: Ledger, place: Place, progress: Progress) -> None:
+        self.ledger, self.place, self.progress = ledger, place, progress
+        self.live: dict[str, Job] = {}
+        self.began: dict[str, float] = {}
+        self.stopped: dict[str, str] = {}
+        self.again = [job for job in ledger.unfinished() if not self._caught_up(job)]
+
+    def next_job(self, trial_id: str) -> dict[str, Any] | None:
+        """A trial's config: unfinished jobs of an earlier driver first. None when all is done."""
+        job = self.again.pop(0) if self.again else self.ledger.next_job()
+        if job is None:
+            return None
+        self.live[trial_id], self.began[trial_id] = job, time.monotonic()
+        self.progress.started(job)
+        return {"job": asdict(job), "place": asdict(self.place)}
+
+    def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
+        """Write down an epoch; whether the trial goes on."""
+        job = self.live[trial_id]
+        if "diverged" in metrics:
+            return False
+        value = float(metrics[self.place.objective])
+        if not math.isfinite(value):
+            self.stopped[trial_id] = f"diverged: {self.place.objective} is {value}"
+            return False
+        reason = self.ledger.report(job, int(metrics["epoch"]), value)
+        self.progress.epoch(job, metrics, value)
+        if reason:
+            self.stopped[trial_id] = reason
+        return reason is None
+
+    def complete(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """Tell the ledger how a trial ended that did not fail."""
+        if trial_id not in self.live:
+            return
+        if trial_id not in self.stopped:  # Tune does not show the last result ("done") to the scheduler
+            self.result(trial_id, metrics)
+        job, reason = self.live.pop(trial_id), self.stopped.pop(trial_id, "")
+        if "diverged" in metrics:
+            outcome, reason = "DIVERGED", str(metrics["diverged"])
+        elif reason:
+            outcome = "DIVERGED" if reason.startswith("diverged") else "PRUNED"
+        else:
+            outcome = "COMPLETE"
+        self._finish(job, outcome, reason, metrics, time.monotonic() - self.began[trial_id])
+
+    def fail(self, trial_id: str, error: str) -> None:
+        """The machine failed the trial more often than it is retried."""
+        if trial_id in self.live:
+            job = self.live.pop(trial_id)
+            self._finish(job, "FAIL", error, {}, time.monotonic() - self.began[trial_id])
+
+    def _finish(
+        self, job: Job, outcome: str, reason: str, metrics: Mapping[str, Any], seconds: float
+    ) -> None:
+        shown = {k: v for k, v in metrics.items() if k.startswith(("train/", "val/", "test/"))}
+        details = {"metrics": shown, "parameters": metrics.get("parameters"), "seconds": round(seconds, 2)}
+        self.ledger.finish(job, outcome, reason, details)
+        self.progress.finished(job, outcome, reason)
+
+    def _caught_up(self, job: Job) -> bool:
+        """Report what the run folder knows and the ledger missed in the crash; True if that already ends the job."""
+        for line in read_epochs(Path(self.place.study) / job.folder):
+            reason = self.ledger.report(job, int(line["epoch"]), float(line[self.place.objective]))
+            if reason:
+                self._finish(job, "PRUNED", reason, line, 0.0)
+                return True
+        return False
+
+
+class _AskLedger(Searcher):
+    """Tune's searcher. Tune pickles it for a restore that never happens, hence the empty state."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        super().__init__()
+        self.conductor = conductor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        config = self.conductor.next_job(trial_id)
+        return Searcher.FINISHED if config is None else config
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        if not error:
+            self.conductor.complete(trial_id, result or {})
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the ledger is the memory."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+class _TellLedger(FIFOScheduler):
+    """Tune's scheduler; its state is empty for the same reason."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        super().__init__()
+        self.conductor = conductor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+        goes_on = self.conductor.result(trial.trial_id, result)
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        error = trial.get_error()
+        self.conductor.fail(trial.trial_id, str(error).strip().splitlines()[-1] if error else "unknown error")
+
+
+def run_phase(ledger: Ledger, place: Place, progress: Progress, *, concurrent: int, cpus: float) -> None:
+    """Run a ledger's jobs until it has no more, `concurrent` at a time, each with `cpus` CPUs and `place.gpus` GPUs.
+
+    With `place.workers` > 1 each trial is a Ray Train group of that many workers, each with those resources.
+    """
+    from trainables.worker import data_parallel_trial
+
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    conductor = Conductor(ledger, place, progress)
+    scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
+    if place.workers == 1:
+        trainable = tune.with_resources(WarmTrial, {"cpu": cpus, "gpu": place.gpus})
+    else:
+        trainable = tune.with_resources(functools.partial(data_parallel_trial, cpus=cpus), {"cpu": 0.01})
+    tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=ConcurrencyLimiter(_AskLedger(conductor), max_concurrent=concurrent),
+            scheduler=_TellLedger(conductor),
+            num_samples=-1,
+            reuse_actors=place.workers == 1,
+            trial_dirname_creator=lambda trial: f"{ledger.phase}-{trial.trial_id}",
+            trial_name_creator=lambda trial: (
+                Path(trial.config["job"]["folder"]).name if trial.config else trial.trial_id
+            ),
+        ),
+        run_config=tune.RunConfig(
+            name=f"{ledger.phase}-{int(time.time())}",
+            storage_path=str(scratch),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            verbose=0,
+        ),
+    ).fit()
+    shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,292 @@
+"""Search a family of joint scene-event models, confirm the best over fresh seeds, and report.
+
+    python tune_csem.py                                              the built-in corpus, on this machine
+    python tune_csem.py --data SHARDS --trials 40 --epochs 27 --confirm 4 --seeds 5
+    python tune_csem.py --study studies/NAME --resume                after Ctrl-C, a crash, a kill
+
+The same script runs on a cluster (`ray submit clusters/gpu.yaml tune_csem.py -- --data …`): it joins the Ray cluster it
+is started on and starts one of its own otherwise. See README.md for what it leaves behind.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import ray
+import torch
+import tyro
+from filelock import FileLock, Timeout
+
+import reports
+from datasets import synthetic
+from datasets.shards import Index
+from datasets.source import default_cache
+from searchspace import record
+from searchspace.methods import PRUNERS, SAMPLERS, choose
+from searchspace.pins import agrees, parse_settings
+from searchspace.study import Ledger, Proposals, confirmation, now, open_storage, sqlite_url
+from trainables import names
+from trainables.contract import AudioFormat
+from trainables.export import export_best, keep_checkpoints
+from trainables.progress import Progress
+from trainables.recipe import complete, parse_pins
+from trainables.registry import family
+from trainables.trial import Place, run_phase
+
+PROJECT = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to search. Everything but --study and --resume is read from the study itself when it is resumed."""
+
+    study: Path | None = None
+    """Folder for all results; a new one under studies/ by default."""
+    resume: bool = False
+    """Continue the study (the newest under studies/ if --study is not given)."""
+    family: str = "csem"
+    """Model family."""
+    data: Path | None = None
+    """Shard set (made by python -m datasets.prepare); the built-in corpus by default."""
+    trials: int = 16
+    """Configurations to try."""
+    epochs: int = 9
+    """Full length of a training."""
+    confirm: int = 3
+    """How many of the best are trained again over fresh seeds and tested; 0 for none."""
+    seeds: int = 3
+    """Fresh seeds for each of those."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = field(default_factory=tuple)
+    """Fix a knob (--set lr=0.001) or narrow its choices (--set backbone=tinycnn,cnnt); may be repeated."""
+    sampler: str = "tpe"
+    """Who proposes: tpe, random."""
+    pruner: str = "asha"
+    """Who stops early: asha, none."""
+    seed: int = 0
+    """Seed of the study: proposals, initial weights, order of clips."""
+    cpus_per_trial: int = 1
+    """CPU cores (and torch threads) of one worker."""
+    gpus_per_trial: float | None = None
+    """GPUs of one worker, fractions allowed; 1 where there is a GPU, else 0."""
+    workers_per_trial: int = 1
+    """Data-parallel workers of one trial; more than one run through Ray Train."""
+    stream: bool = False
+    """Read the shards anew every epoch instead of decoding them once into a cache."""
+    database: str | None = None
+    """Optuna database URL; a SQLite file in the study folder by default."""
+    dashboard: bool = True
+    """Start the Ray dashboard (on 127.0.0.1) with a local cluster."""
+
+
+def main() -> int:
+    request = tyro.cli(Request, description=__doc__)
+    try:
+        study, request = begin(request)
+        with lock(study):
+            try:
+                return search(study, request)
+            except KeyboardInterrupt:
+                record.write(study, record.read(study) | {"status": "interrupted"})
+                print(f"\nstopped; nothing finished is lost. Go on with:\n  python tune_csem.py --study {shlex.quote(str(study))} --resume")
+                return 130
+            finally:
+                with suppress(KeyboardInterrupt):
+                    ray.shutdown()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def search(study: Path, request: Request) -> int:
+    # The data, and the space to search on it
+    index = Index.load(request.data or synthetic.ensure(default_cache()))
+    storage = open_storage(request.database or sqlite_url(study / "study.db"))
+    proposals = proposals_for(request, index)
+    proposals.check()
+
+    # The machines, and how many trials they hold at once
+    connect(request)
+    gpus = float(ray.cluster_resources().get("GPU", 0.0))
+    gpus_per_worker = request.gpus_per_trial if request.gpus_per_trial is not None else float(gpus > 0)
+    concurrent = trials_at_once(ray.cluster_resources(), request, gpus_per_worker)
+    about = describe_study(study, request, index, proposals, concurrent)
+    record.write(study, about)
+    print_plan(study, about, concurrent)
+    place = Place(
+        family=request.family,
+        data=str(index.root.resolve()),
+        study=str(study.resolve()),
+        objective=names.OBJECTIVE,
+        cache=None if request.stream else str(default_cache()),
+        threads=request.cpus_per_trial,
+        gpus=gpus_per_worker,
+        workers=request.workers_per_trial,
+        provenance={name: about[name] for name in ("git", "packages", "command")},
+    )
+    run = functools.partial(run_phase, place=place, concurrent=concurrent, cpus=request.cpus_per_trial)
+
+    # Search: many configurations, one seed each, stopped early where hopeless
+    searching = Ledger(storage, "search", pruner=choose("pruner", request.pruner, PRUNERS), proposals=proposals)
+    if not searching.study.trials:
+        enqueue_published(searching, request, index, proposals)
+    with Progress("search", request.trials, request.epochs, already=searching.finished()) as progress:
+        run(searching, progress=progress)
+    finalists = searching.best(request.confirm)
+    keep_checkpoints(study, searching, finalists)
+
+    # Confirm: the best ones at full length over fresh seeds; only these ever see the test split
+    confirming = Ledger(storage, "confirm", pruner=PRUNERS["none"])
+    if not confirming.study.trials:
+        confirming.plan(confirmation(finalists, request.seeds, request.seed))
+    jobs = len(confirming.study.trials)
+    if jobs:
+        with Progress("confirm", jobs, request.epochs, already=confirming.finished()) as progress:
+            run(confirming, progress=progress)
+
+    # The tables, the winner, the report
+    record.write_tables(study, searching.rows() + confirming.rows())
+    export_best(study, request.family, index)
+    record.write(study, about | {"status": "complete", "finished": now()})
+    page = reports.build(study)
+    print(reports.leaderboard(study))
+    print(f"report: {page}\nmodel:  {study / 'best'}")
+    return 0
+
+
+def begin(request: Request) -> tuple[Path, Request]:
+    """The study folder and the request to follow: a new one's, or the one written down when it was started."""
+    if request.resume:
+        study = request.study or newest_study()
+        asked = record.read(study)["request"]
+        asked["data"] = Path(asked["data"]) if asked["data"] else None
+        return study, Request(**asked | {"study": study, "resume": True, "set": tuple(asked["set"])})
+    for name in ("trials", "epochs", "seeds", "cpus_per_trial", "workers_per_trial"):
+        if getattr(request, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
+    if request.confirm < 0:
+        raise ValueError(f"--confirm {request.confirm}: expected 0 or more")
+    family(request.family), choose("sampler", request.sampler, SAMPLERS), choose("pruner", request.pruner, PRUNERS)
+    parse_pins(request.family, parse_settings(request.set))
+    if request.data:
+        Index.load(request.data)
+    study = request.study or Path("studies") / f"{request.family}-{time.strftime('%Y%m%d-%H%M%S')}"
+    asked = asdict(request) | {"data": str(request.data.resolve()) if request.data else None}
+    record.create(study, {"format": 1, "name": study.name, "status": "running", "created": now(), "request": asked})
+    return study, request
+
+
+def proposals_for(request: Request, index: Index) -> Proposals:
+    """How the family's knobs are proposed, with the user's pins. Without a GPU only TinyCNN is searched unless asked."""
+    pins = parse_pins(request.family, parse_settings(request.set))
+    if request.family == "csem" and "backbone" not in pins and not torch.cuda.is_available():
+        pins = {"backbone": "tinycnn", **pins}
+    fam, audio = family(request.family), AudioFormat(index.sample_rate, index.channels, index.samples)
+    return Proposals(
+        suggest=lambda trial: fam.suggest(trial, index.labels),
+        complete=functools.partial(complete, request.family, labels=index.labels, audio=audio),
+        sampler=choose("sampler", request.sampler, SAMPLERS),
+        pins=pins,
+        trials=request.trials,
+        epochs=request.epochs,
+        seed=request.seed,
+    )
+
+
+def enqueue_published(ledger: Ledger, request: Request, index: Index, proposals: Proposals) -> None:
+    """The papers' own configurations run first, as far as they lie in the space and the pins allow."""
+    for row in family(request.family).published:
+        values = proposals.complete(row.values) if row.warm_start else {}
+        if values and agrees(values, proposals.pins):
+            origin = f"published: {row.paper}, Table {row.table}, row {row.row}"
+            ledger.study.enqueue_trial(values, user_attrs={"origin": origin}, skip_if_exists=True)
+
+
+def connect(request: Request) -> None:
+    """Join the Ray cluster this runs on (RAY_ADDRESS, or one `ray start` made here); else start one on this machine."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    ray.init(
+        include_dashboard=request.dashboard or request.workers_per_trial > 1,  # Train's clean-up needs it
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+
+
+def trials_at_once(have: dict[str, float], request: Request, gpus_per_worker: float) -> int:
+    """How many trials the cluster holds. Raises ValueError with the sums if it can't hold one."""
+    workers, fits = request.workers_per_trial, []
+    for kind, each in (("CPU", float(request.cpus_per_trial)), ("GPU", gpus_per_worker)):
+        if each * workers > have.get(kind, 0.0):
+            raise ValueError(
+                f"a trial needs {workers} x {each:g} = {workers * each:g} {kind}s, the cluster has {have.get(kind, 0.0):g}"
+            )
+        if each:
+            fits.append(int((have[kind] + 1e-6) // (each * workers)))
+    return min(fits)
+
+
+def describe_study(study: Path, request: Request, index: Index, proposals: Proposals, concurrent: int) -> dict[str, Any]:
+    """study.json: what was asked, of what, with what."""
+    about = record.read(study) | record.provenance(PROJECT)
+    about["hardware"] |= {"gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}
+    wanted = ("family", "trials", "epochs", "confirm", "seeds", "sampler", "pruner", "seed")
+    about |= {name: getattr(request, name) for name in wanted}
+    return about | {
+        "status": "running",
+        "command": sys.argv if "command" not in about else about["command"],
+        "pins": dict(proposals.pins),
+        "space": sorted(proposals.check()),
+        "objective": {"metric": names.OBJECTIVE, "mode": "max"},
+        "concurrent": concurrent,
+        "data": about_data(index),
+        "published": [asdict(row) for row in family(request.family).published],
+    }
+
+
+def about_data(index: Index) -> dict[str, Any]:
+    return {
+        "path": str(index.root.resolve()),
+        "seconds": index.samples / index.sample_rate,
+        "scenes": list(index.labels.scenes),
+        "events": list(index.labels.events),
+        "clips": {name: split.clips for name, split in index.splits.items()},
+    } | {name: getattr(index, name) for name in ("corpus", "checksum", "licence", "sample_rate", "channels")}
+
+
+def print_plan(study: Path, about: dict[str, Any], concurrent: int) -> None:
+    data, clips = about["data"], about["data"]["clips"]
+    print(f"study    {study}  (seed {about['seed']}, commit {(about['git']['commit'] or 'unknown')[:10]})")
+    print(f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation clips of {data['seconds']:g} s")
+    print(f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} + {about['pruner']}, {concurrent} at a time")
+    print(f"confirm  the best {about['confirm']} over {about['seeds']} fresh seeds each")
+    if about["pins"]:
+        print("fixed    " + ", ".join(f"{k}={'|'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in about["pins"].items()))
+
+
+def newest_study() -> Path:
+    found = sorted(Path("studies").glob("*/study.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError("--resume: there is no study under studies/; name one with --study")
+    return found[-1].parent
+
+
+def lock(study: Path) -> FileLock:
+    """Held while a driver works on the study, so that a second one is refused."""
+    held = FileLock(study / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"study {study} is being run by another process") from None
+    return held
+
+
+if __name__ == "__main__":
+    sys.exit(main())
