@@ -16,7 +16,7 @@ import shlex
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,8 +64,8 @@ class Request:
     """How many of the best are trained again over fresh seeds and tested; 0 for none."""
     seeds: int = 3
     """Fresh seeds for each of those."""
-    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = field(default_factory=tuple)
-    """Fix a knob (--set lr=0.001) or narrow its choices (--set backbone=tinycnn,cnnt); may be repeated."""
+    set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Fix knobs or narrow their choices: --set lr=0.001 backbone=tinycnn,cnnt."""
     sampler: str = "tpe"
     """Who proposes: tpe, random."""
     pruner: str = "asha"
@@ -84,6 +84,9 @@ class Request:
     """Optuna database URL; a SQLite file in the study folder by default."""
     dashboard: bool = True
     """Start the Ray dashboard (on 127.0.0.1) with a local cluster."""
+
+    def pins(self) -> dict[str, Any]:
+        return parse_pins(self.family, parse_settings([one for group in self.set for one in group]))
 
 
 def main() -> int:
@@ -167,14 +170,14 @@ def begin(request: Request) -> tuple[Path, Request]:
         study = request.study or newest_study()
         asked = record.read(study)["request"]
         asked["data"] = Path(asked["data"]) if asked["data"] else None
-        return study, Request(**asked | {"study": study, "resume": True, "set": tuple(asked["set"])})
+        return study, Request(**asked | {"study": study, "resume": True, "set": tuple(map(tuple, asked["set"]))})
     for name in ("trials", "epochs", "seeds", "cpus_per_trial", "workers_per_trial"):
         if getattr(request, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
     if request.confirm < 0:
         raise ValueError(f"--confirm {request.confirm}: expected 0 or more")
     family(request.family), choose("sampler", request.sampler, SAMPLERS), choose("pruner", request.pruner, PRUNERS)
-    parse_pins(request.family, parse_settings(request.set))
+    request.pins()
     if request.data:
         Index.load(request.data)
     study = request.study or Path("studies") / f"{request.family}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -185,7 +188,7 @@ def begin(request: Request) -> tuple[Path, Request]:
 
 def proposals_for(request: Request, index: Index) -> Proposals:
     """How the family's knobs are proposed, with the user's pins. Without a GPU only TinyCNN is searched unless asked."""
-    pins = parse_pins(request.family, parse_settings(request.set))
+    pins = request.pins()
     if request.family == "csem" and "backbone" not in pins and not torch.cuda.is_available():
         pins = {"backbone": "tinycnn", **pins}
     fam, audio = family(request.family), AudioFormat(index.sample_rate, index.channels, index.samples)

@@ -4,18 +4,20 @@
                                       scene.npy (N, S)  events.npy (N, E)  event_known.npy (N, E)   float32
     CACHE/<corpus>-<checksum>/<split>.lock            held while the split is being built
 
-A split is built in a folder of another name, with every shard's SHA-256 checked on the way, and renamed when it is whole: what
-has the right name is complete. The key is the shard set's checksum, so a changed set never meets an old cache.
+A split is built in a folder of another name, with every shard's SHA-256 checked on the way, and renamed when
+it is whole: what has the right name is complete. The key is the shard set's checksum, so a changed set never
+meets an old cache.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,9 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from datasets.batch import Batch
-from datasets.shards import ByteRange, Clip, ClipLabels, Index, Shard, ShardError, Split
+from datasets.memory import WaveformMemory
+from datasets.prefetch import map_ahead
+from datasets.shards import Clip, ClipLabels, Index, Shard, ShardError, Split
 
 INT16_SCALE = 1.0 / 32768.0
 RESIDENT_FRACTION = 0.25
@@ -41,7 +45,8 @@ class CacheError(OSError):
 
 @dataclass(frozen=True)
 class CachedSplit:
-    """N clips: `waveforms` (N, C, samples) int16 or float32; `scene` (N, S), `events` and `event_known` (N, E) float32."""
+    """N clips: `waveforms` (N, C, samples) int16 or float32; `scene` (N, S), `events` and `event_known` (N,
+    E) float32."""
 
     waveforms: Tensor
     scene: Tensor
@@ -57,21 +62,41 @@ class CachedSplit:
 
     def to(self, device: str) -> CachedSplit:
         return CachedSplit(
-            self.waveforms.to(device), self.scene.to(device), self.events.to(device), self.event_known.to(device)
+            self.waveforms.to(device),
+            self.scene.to(device),
+            self.events.to(device),
+            self.event_known.to(device),
         )
 
-    def batch(self, clips: Tensor, device: str) -> Batch:
-        """Clips by number, (B,) int64. 16-bit samples travel as such and become floats in [-1, 1) on `device`."""
-        at = clips.to(self.waveforms.device)
+    def batches(self, clips: Iterable[Tensor], device: str) -> Iterator[Batch]:
+        """A batch on `device` for each (B,) int64 of clip numbers. 16-bit samples become floats in [-1, 1)
+        there."""
+        memory = WaveformMemory()
+        for numbers in clips:
+            at = numbers.to(self.waveforms.device)
+            here = device == "cpu" and not at.is_cuda
+            waveform = self._rows(numbers.tolist(), memory) if here else self._selected(at, device)
+            labels = [t.index_select(0, at).to(device) for t in (self.scene, self.events, self.event_known)]
+            yield Batch(waveform, *labels, numbers.to(device))
+
+    def _rows(self, numbers: list[int], memory: WaveformMemory) -> Tensor:
+        """Row by row into memory used before: each sample is touched once, and no page is new."""
+        waveform = torch.from_numpy(memory.take((len(numbers), *self.waveforms.shape[1:])))
+        for row, number in enumerate(numbers):
+            if self.waveforms.dtype == torch.int16:
+                torch.mul(self.waveforms[number], INT16_SCALE, out=waveform[row])
+            else:
+                waveform[row].copy_(self.waveforms[number])
+        return waveform
+
+    def _selected(self, at: Tensor, device: str) -> Tensor:
         waveform = self.waveforms.index_select(0, at).to(device, non_blocking=True)
-        if waveform.dtype == torch.int16:
-            waveform = waveform.to(torch.float32).mul_(INT16_SCALE)
-        labels = [table.index_select(0, at).to(device) for table in (self.scene, self.events, self.event_known)]
-        return Batch(waveform, *labels, clips.to(device))
+        return waveform if waveform.is_floating_point() else waveform.to(torch.float32).mul_(INT16_SCALE)
 
 
 def open_cached(index: Index, split: str, cache: Path, threads: int = 1) -> CachedSplit:
-    """The split from the cache, built first if it is not there. Of several processes one builds and the others wait.
+    """The split from the cache, built first if it is not there. Of several processes one builds and the
+    others wait.
 
     Raises CacheError where the cache can't be written or read, ShardError for a damaged shard or clip.
     """
@@ -114,7 +139,9 @@ def _build(index: Index, split: str, home: Path, threads: int) -> None:
     except OSError as error:
         shutil.rmtree(partial_folder, ignore_errors=True)
         if error.errno == errno.ENOSPC:
-            raise CacheError(f"cache {home}: the disk filled up while split {split!r} was being written") from error
+            raise CacheError(
+                f"cache {home}: the disk filled up while split {split!r} was being written"
+            ) from error
         raise
     except BaseException:
         shutil.rmtree(partial_folder, ignore_errors=True)
@@ -131,13 +158,15 @@ def _check_room(index: Index, clips: int, home: Path) -> None:
 
 def _write_waveforms(index: Index, content: Split, path: Path, threads: int) -> list[ClipLabels]:
     """Decode every clip in order into one .npy file; give back their labels."""
-    from datasets.prefetch import map_ahead
-
     labels = []
     shape = (content.clips, index.channels, index.samples)
     # Written, not memory-mapped: a full disk is then an error and not a SIGBUS.
     with open(path, "wb") as file:
-        header = {"descr": npy.dtype_to_descr(np.dtype(index.sample_type)), "fortran_order": False, "shape": shape}
+        header = {
+            "descr": npy.dtype_to_descr(np.dtype(index.sample_type)),
+            "fortran_order": False,
+            "shape": shape,
+        }
         npy.write_array_header_1_0(file, header)
         decode = partial(_decode, index)
         for shard in content.shards:
@@ -168,7 +197,9 @@ def _shard_members(root: Path, shard: Shard) -> Iterator[tuple[Shard, Clip, dict
             yield shard, clip, _members(shard, clip, data)
         _digest_until(file, digest, shard.bytes)
     if digest.hexdigest() != shard.sha256:
-        raise ShardError(f"{shard.name}: SHA-256 {digest.hexdigest()[:16]}… on disk, {shard.sha256[:16]}… in the index")
+        raise ShardError(
+            f"{shard.name}: SHA-256 {digest.hexdigest()[:16]}… on disk, {shard.sha256[:16]}… in the index"
+        )
 
 
 def _digest_until(file: BinaryIO, digest: hashlib._Hash, offset: int) -> None:
@@ -180,16 +211,16 @@ def _digest_until(file: BinaryIO, digest: hashlib._Hash, offset: int) -> None:
 
 
 def _members(shard: Shard, clip: Clip, data: bytes) -> dict[str, bytes]:
-    import io
-
     members: dict[str, bytes] = {}
     try:
-        with tarfile.open(fileobj=ByteRange(io.BytesIO(data), 0, len(data)), mode="r|") as tar:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r|") as tar:
             for member in tar:
                 key, _, suffix = member.name.partition(".")
                 content = tar.extractfile(member)
                 if key != clip.key or content is None or suffix in members:
-                    raise ShardError(f"{shard.name}: expected clip {clip.key} from the index, found {member.name}")
+                    raise ShardError(
+                        f"{shard.name}: expected clip {clip.key} from the index, found {member.name}"
+                    )
                 members[suffix] = content.read()
     except tarfile.TarError as error:
         raise ShardError(f"{shard.name}: clip {clip.key}: not a readable tar: {error}") from error
@@ -218,7 +249,8 @@ def _open(index: Index, split: str, folder: Path) -> CachedSplit:
         wanted = index.sample_type if name == "waveforms" else "float32"
         if array.shape != shape or array.dtype != wanted:
             raise CacheError(
-                f"cache {path}: {array.dtype} {array.shape}, expected {wanted} {shape}; delete {folder} to have it rebuilt"
+                f"cache {path}: {array.dtype} {array.shape}, expected {wanted} {shape}; delete {folder} "
+                "to have it rebuilt"
             )
         tensors.append(torch.from_numpy(array))
     return CachedSplit(*tensors)

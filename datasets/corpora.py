@@ -44,15 +44,18 @@ ABOUT: Mapping[str, About] = {
     "tau2019": About(
         _TAMPERE,
         "Heittola, Mesaros, Virtanen, TAU Urban Acoustic Scenes 2019, Development dataset; "
-        "Mesaros, Heittola, Virtanen, A multi-device dataset for urban acoustic scene classification, DCASE 2018",
+        "Mesaros, Heittola, Virtanen, A multi-device dataset for urban acoustic scene classification, "
+        "DCASE 2018",
     ),
     "tut2018": About(
         _TAMPERE,
-        "Mesaros, Heittola, Virtanen, A multi-device dataset for urban acoustic scene classification, DCASE 2018",
+        "Mesaros, Heittola, Virtanen, A multi-device dataset for urban acoustic scene classification, "
+        "DCASE 2018",
     ),
     "jssed": About(
         "unknown: ask its authors",
-        "Bear, Nolasco, Benetos, Towards joint sound scene and polyphonic sound event recognition, Interspeech 2019",
+        "Bear, Nolasco, Benetos, Towards joint sound scene and polyphonic sound event recognition, "
+        "Interspeech 2019",
     ),
 }
 UNKNOWN = About("unknown: see the documents of the source", "")
@@ -68,7 +71,8 @@ class Recording:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus ready to be prepared. `notes` are sentences about what was left out or looked odd, with counts."""
+    """A corpus ready to be prepared. `notes` are sentences about what was left out or looked odd, with
+    counts."""
 
     labels: LabelSpace
     splits: Mapping[str, tuple[Recording, ...]]
@@ -85,9 +89,9 @@ def read_tau_like(
 ) -> Corpus:
     """Read a folder laid out as in the module's docstring.
 
-    `validation`: "auto" takes the fold's val list, and where there is none holds out `validation_fraction` of the
-    training list by location; "location" and "random" hold it out of the training list in any case. Random hold-out, as the papers
-    do it, shares recording locations between training and validation.
+    `validation`: "auto" takes the fold's val list, and where there is none holds out `validation_fraction` of
+    the training list by location; "location" and "random" hold it out of the training list in any case.
+    Random hold-out, as the papers do it, shares recording locations between training and validation.
     Raises FileNotFoundError or ValueError, one line each, for anything missing, malformed or contradictory.
     """
     _check_folder(folder)
@@ -118,9 +122,13 @@ def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     if not any(folder.iterdir()):
-        raise FileNotFoundError(f"{folder}: the folder is empty; expected meta.csv, evaluation_setup/ and audio/")
+        raise FileNotFoundError(
+            f"{folder}: the folder is empty; expected meta.csv, evaluation_setup/ and audio/"
+        )
     if not (folder / "meta.csv").is_file():
-        raise FileNotFoundError(f"{folder}: no meta.csv; expected meta.csv, evaluation_setup/ and audio/ as TAU2019 has them")
+        raise FileNotFoundError(
+            f"{folder}: no meta.csv; expected meta.csv, evaluation_setup/ and audio/ as TAU2019 has them"
+        )
 
 
 def _read_meta(folder: Path) -> dict[str, ClipLabels]:
@@ -175,7 +183,8 @@ def _read_lists(folder: Path, fold: int, meta: Mapping[str, ClipLabels]) -> dict
 
 
 def _read_list(path: Path, meta: Mapping[str, ClipLabels]) -> list[str]:
-    """The files of one list in its order, each once. Scenes, where the list has them, must agree with meta.csv."""
+    """The files of one list in its order, each once. Scenes, where the list has them, must agree with
+    meta.csv."""
     files: dict[str, None] = {}
     for row in read_table(path, ("filename",), optional=("scene_label",)):
         file, scene = audio_path(row), row.cells.get("scene_label")
@@ -209,15 +218,20 @@ def _label_order(folder: Path, scenes: set[str]) -> LabelSpace | None:
             continue  # other kinds, such as the textures of a mixed corpus, are no classes
         names, index = found[row["kind"]], row["index"]
         if not index.isdigit() or int(index) in names:
-            raise ValueError(f"{row.where}: index {index!r} of {row['label']!r} is not a number, or not the only one")
+            raise ValueError(
+                f"{row.where}: index {index!r} of {row['label']!r} is not a number, or not the only one"
+            )
         names[int(index)] = row["label"]
     for kind, names in found.items():
         if sorted(names) != list(range(len(names))):
-            raise ValueError(f"{path}: {kind} indices are {sorted(names)}, expected 0 to {len(names) - 1} without gaps")
+            raise ValueError(
+                f"{path}: {kind} indices are {sorted(names)}, expected 0 to {len(names) - 1} without gaps"
+            )
     ordered = {kind: tuple(names[i] for i in range(len(names))) for kind, names in found.items()}
     if unknown := sorted(scenes - set(ordered["scene"])):
         raise ValueError(
-            f"meta.csv has the scene {unknown[0]!r}, which is not one of labels.csv: {', '.join(ordered['scene'])}"
+            f"meta.csv has the scene {unknown[0]!r}, which is not one of labels.csv: "
+            f"{', '.join(ordered['scene'])}"
         )
     return LabelSpace(ordered["scene"], ordered["event"])
 
@@ -225,7 +239,8 @@ def _label_order(folder: Path, scenes: set[str]) -> LabelSpace | None:
 def _read_events(
     folder: Path, meta: dict[str, ClipLabels], known: tuple[str, ...] | None, notes: list[str]
 ) -> tuple[dict[str, ClipLabels], tuple[str, ...]]:
-    """Put the event tables' labels on the files; give back the event names too, sorted unless `known` in order.
+    """Put the event tables' labels on the files; give back the event names too, sorted unless `known` in
+    order.
 
     A file with strong or weak rows has known events; a file in no table has unknown ones.
     """
@@ -239,9 +254,13 @@ def _read_events(
         named = weak.get(file, timed if spans is not None else None)
         differing += file in weak and spans is not None and named != timed
         events = None if named is None else tuple(sorted(named | timed))
-        labelled[file] = replace(labels, events=events, strong=None if spans is None else tuple(sorted(spans)))
+        labelled[file] = replace(
+            labels, events=events, strong=None if spans is None else tuple(sorted(spans))
+        )
     if differing:
-        notes.append(f"{differing} clips have other events in events_weak.tsv than in events_strong.tsv: both are kept")
+        notes.append(
+            f"{differing} clips have other events in events_weak.tsv than in events_strong.tsv: both are kept"
+        )
     names = {name for labels in labelled.values() for name in labels.events or ()}
     if known is None:
         return labelled, tuple(sorted(names))
@@ -271,7 +290,8 @@ def _read_strong(
             backwards.append(f"{row.where}: {onset} to {offset}")
     if backwards:
         notes.append(
-            f"{len(backwards)} events left out: the onset is negative or not before the offset ({backwards[0]})"
+            f"{len(backwards)} events left out: the onset is negative or not before the offset "
+            f"({backwards[0]})"
         )
     return found
 
@@ -290,13 +310,19 @@ def _read_weak(path: Path, meta: Mapping[str, ClipLabels], notes: list[str]) -> 
 def _rows_of(
     path: Path, columns: tuple[str, ...], meta: Mapping[str, ClipLabels], notes: list[str]
 ) -> Iterable[tuple[Row, str]]:
-    """The rows about files of meta.csv; others are counted, and a table about other files altogether is refused."""
+    """The rows about files of meta.csv; others are counted, and a table about other files altogether is
+    refused."""
     rows = [(row, audio_path(row)) for row in read_table(path, columns)]
     kept = [(row, file) for row, file in rows if file in meta]
     if rows and not kept:
-        raise ValueError(f"{path}: none of its {len(rows)} lines is about a file of meta.csv; the first is {rows[0][1]}")
+        raise ValueError(
+            f"{path}: none of its {len(rows)} lines is about a file of meta.csv; the first is {rows[0][1]}"
+        )
     if len(kept) < len(rows):
-        notes.append(f"{path.name}: {len(rows) - len(kept)} of {len(rows)} lines are about files that meta.csv does not have")
+        notes.append(
+            f"{path.name}: {len(rows) - len(kept)} of {len(rows)} lines are about files that meta.csv "
+            "does not have"
+        )
     return kept
 
 
@@ -313,7 +339,8 @@ def _seconds(row: Row, column: str) -> float:
 def _hold_out(
     files: list[str], meta: Mapping[str, ClipLabels], by: str, fraction: float, seed: int, notes: list[str]
 ) -> tuple[list[str], list[str]]:
-    """(training, validation) files, about `fraction` of each scene's in validation, neither part ever empty."""
+    """(training, validation) files, about `fraction` of each scene's in validation, neither part ever
+    empty."""
     if not 0 < fraction < 1:
         raise ValueError(f"a validation fraction of {fraction}: accepted are values between 0 and 1")
     rng = np.random.default_rng(seed)
@@ -332,7 +359,8 @@ def _hold_out(
         held |= _draw(groups, fraction * len(of_scene[scene]), rng)
     if not held:
         raise ValueError(
-            f"no validation clips can be held out by {by}: every scene has one {by} only; give a val list, or --validation random"
+            f"no validation clips can be held out by {by}: every scene has one {by} only; give a val "
+            "list, or --validation random"
         )
     if whole_scenes:
         notes.append(f"no validation clips for {', '.join(whole_scenes)}: only one {by} in training")
@@ -351,5 +379,3 @@ def _draw(groups: Mapping[str, list[str]], wanted: float, rng: np.random.Generat
             break
         drawn |= set(groups[name])
     return drawn
-
-

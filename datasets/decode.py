@@ -1,7 +1,9 @@
-"""Members of a clip to arrays, safely: an allow-list of suffixes, no pickle, nothing larger than its label says.
+"""Members of a clip to arrays, safely: an allow-list of suffixes, no pickle, nothing larger than its label
+says.
 
-A shard may come from anywhere. The audio goes through libsndfile from memory, arrays are read as plain numbers, and a
-clip must have the rate, channels and length that index.json promises before its samples are allocated.
+A shard may come from anywhere. The audio goes through libsndfile from memory, arrays are read as plain
+numbers, and a clip must have the rate, channels and length that index.json promises before its samples are
+allocated.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class ClipFormat:
 
 
 def check_members(members: Mapping[str, bytes]) -> None:
-    """Raises ValueError for a suffix that is not allowed, a member that is too large, no labels, or not exactly one audio file."""
+    """Raises ValueError for a suffix that is not allowed, a member that is too large, no labels, or not
+    exactly one audio file."""
     for suffix, data in members.items():
         if suffix not in ALLOWED:
             raise ValueError(f"member .{suffix} is not one of: {', '.join('.' + name for name in ALLOWED)}")
@@ -70,7 +73,8 @@ def decode_clip(
 
 
 def decode_array(data: bytes) -> np.ndarray:
-    """The numbers of a .npy file. Raises ValueError for objects, for text, and for a header that promises another size."""
+    """The numbers of a .npy file. Raises ValueError for objects, for text, and for a header that promises
+    another size."""
     stream = io.BytesIO(data)
     version = npy.read_magic(stream)
     if version not in ((1, 0), (2, 0)):

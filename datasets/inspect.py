@@ -18,7 +18,8 @@ from datasets.shards import ClipLabels, Index, read_labels
 class Contents:
     """The labels of one split: clips per scene (S,), clips per event (E,), `together` (S, E) clips with both.
 
-    `no_event` clips are known to hold none, `unknown_events` are not known; `strong` clips have onsets and offsets.
+    `no_event` clips are known to hold none, `unknown_events` are not known; `strong` clips have onsets and
+    offsets.
     """
 
     clips: int
@@ -33,7 +34,8 @@ class Contents:
 
 
 def contents(index: Index, split: str) -> Contents:
-    """Count the labels of a split. Raises ShardError for a damaged shard, ValueError for a label the index does not have."""
+    """Count the labels of a split. Raises ShardError for a damaged shard, ValueError for a label the index
+    does not have."""
     labels = list(read_labels(index, split))
     scenes = np.zeros(len(index.labels.scenes), dtype=int)
     together = np.zeros((len(index.labels.scenes), len(index.labels.events)), dtype=int)
@@ -63,12 +65,14 @@ def report(index: Index, found: Mapping[str, Contents]) -> str:
     seconds = index.samples / index.sample_rate
     lines = [
         f"{index.root}: corpus {index.corpus!r}",
-        f"  {index.sample_rate} Hz, {index.channels} channel(s), {index.sample_type}, clips up to {seconds:g} s",
+        f"  {index.sample_rate} Hz, {index.channels} channel(s), {index.sample_type}, clips up to "
+        f"{seconds:g} s",
         f"  licence: {index.licence}",
         f"  checksum {index.checksum}",
         f"  {len(index.dropped)} damaged clips dropped",
         "",
-        f"  {'split':8}{'clips':>8}{'hours':>8}{'shards':>8}{'locations':>11}{'strong':>8}{'no event':>10}{'unknown':>9}",
+        "  "
+        f"{'split':8}{'clips':>8}{'hours':>8}{'shards':>8}{'locations':>11}{'strong':>8}{'no event':>10}{'unknown':>9}",
     ]
     for name, split in index.splits.items():
         c = found[name]
@@ -89,7 +93,9 @@ def _together(index: Index, split: str, c: Contents) -> list[str]:
     lines = [f"  % of a scene's clips ({split}) that hold an event; columns are scenes in the order above"]
     share = 100 * c.together / np.maximum(c.scenes, 1)[:, None]
     for j, event in enumerate(index.labels.events):
-        lines.append(f"  {event:24}" + "".join(f"{share[i, j]:5.0f}" for i in range(len(index.labels.scenes))))
+        lines.append(
+            f"  {event:24}" + "".join(f"{share[i, j]:5.0f}" for i in range(len(index.labels.scenes)))
+        )
     return lines
 
 

@@ -36,4 +36,6 @@ def _index(names: tuple[str, ...], name: str, kind: str) -> int:
     try:
         return names.index(name)
     except ValueError:
-        raise ValueError(f"{kind} {name!r} is not one of the {len(names)} known: {', '.join(names)}") from None
+        raise ValueError(
+            f"{kind} {name!r} is not one of the {len(names)} known: {', '.join(names)}"
+        ) from None

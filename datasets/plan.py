@@ -1,7 +1,9 @@
-"""The plan of an epoch: which clips go to which rank and worker at which step. Pure arithmetic, no files, no torch.
+"""The plan of an epoch: which clips go to which rank and worker at which step. Pure arithmetic, no files, no
+torch.
 
-Every training clip is seen once an epoch and every evaluation clip is scored once, for any number of ranks and
-workers, and all ranks make the same number of training steps. `batch_size` is the global batch, over all ranks.
+Every training clip is seen once an epoch and every evaluation clip is scored once, for any number of ranks
+and workers, and all ranks make the same number of training steps. `batch_size` is the global batch, over all
+ranks.
 """
 
 from __future__ import annotations
@@ -62,8 +64,8 @@ def permutation(clips: int, seed: int, epoch: int) -> np.ndarray:
 def train_clips(
     clips: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
 ) -> list[np.ndarray]:
-    """The numbers of the clips that `rank` gets at each step. The clips of a global step do not depend on `world`
-    (unless `world` is so close to the batch size that `steps` has to make fewer steps)."""
+    """The numbers of the clips that `rank` gets at each step. The clips of a global step do not depend on
+    `world` (unless `world` is so close to the batch size that `steps` has to make fewer steps)."""
     _check_part("rank", rank, world)
     order = permutation(clips, seed, epoch)
     edges = np.concatenate([[0], np.cumsum(step_sizes(clips, steps(clips, batch_size, world)))])
@@ -75,7 +77,8 @@ def train_clips(
 
 
 def eval_ranges(clips: int, batch_size: int, *, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:
-    """[start, stop) of each evaluation batch of `rank`. No padding: ranks differ by at most one clip, and may get none."""
+    """[start, stop) of each evaluation batch of `rank`. No padding: ranks differ by at most one clip, and may
+    get none."""
     _check_part("rank", rank, world)
     if batch_size < 1:
         raise ValueError(f"batch size {batch_size} must be at least 1")
@@ -97,9 +100,9 @@ def train_reading(
 ) -> Reading:
     """What a worker reads in a training epoch; `shard_clips` is the number of clips in each shard.
 
-    The shards are laid end to end in an order drawn from (seed, epoch), the row is turned by a drawn amount, and each
-    rank, then each worker, takes the stretch that holds exactly the clips of its batches. A loader takes batches from
-    its workers in turn, so worker w makes the batches of steps w, w + workers, …
+    The shards are laid end to end in an order drawn from (seed, epoch), the row is turned by a drawn amount,
+    and each rank, then each worker, takes the stretch that holds exactly the clips of its batches. A loader
+    takes batches from its workers in turn, so worker w makes the batches of steps w, w + workers, …
     """
     _check_part("rank", rank, world)
     _check_part("worker", worker, workers)
@@ -124,7 +127,8 @@ def eval_reading(
     worker: int = 0,
     workers: int = 1,
 ) -> Reading:
-    """What a worker reads of an evaluation split: batches worker, worker + workers, … of `eval_ranges`, in order."""
+    """What a worker reads of an evaluation split: batches worker, worker + workers, … of `eval_ranges`, in
+    order."""
     _check_part("worker", worker, workers)
     ranges = eval_ranges(int(sum(shard_clips)), batch_size, rank=rank, world=world)[worker::workers]
     segments = _segments(shard_clips, np.arange(len(shard_clips)), ranges)
@@ -140,7 +144,8 @@ def _turned(start: int, length: int, clips: int) -> list[tuple[int, int]]:
 def _segments(
     shard_clips: Sequence[int], order: np.ndarray, ranges: Sequence[tuple[int, int]]
 ) -> tuple[Segment, ...]:
-    """The stretches `ranges` of the row of shards laid end to end in `order`; neighbours in one shard are joined."""
+    """The stretches `ranges` of the row of shards laid end to end in `order`; neighbours in one shard are
+    joined."""
     edges = np.concatenate([[0], np.cumsum([shard_clips[shard] for shard in order])])
     found: list[Segment] = []
     for start, stop in ranges:

@@ -1,4 +1,5 @@
-"""Work done ahead of its use: the next batch while the model is busy, the next clips while one is being written."""
+"""Work done ahead of its use: the next batch while the model is busy, the next clips while one is being
+written."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ _END = object()
 def prefetch(items: Iterable[A], ahead: int = 1) -> Iterator[A]:
     """The same items, made in a thread that stays up to `ahead` of them in front of the reader.
 
-    An exception in `items` comes out here, in its place. Closing the iterator (or leaving its `for` loop) ends the thread.
+    An exception in `items` comes out here, in its place. Closing the iterator (or leaving its `for` loop)
+    ends the thread.
     """
     ready: queue.Queue[Any] = queue.Queue(maxsize=max(1, ahead))
     closed = threading.Event()
@@ -58,7 +60,8 @@ def prefetch(items: Iterable[A], ahead: int = 1) -> Iterator[A]:
 
 
 def map_ahead(function: Callable[[A], B], items: Iterable[A], threads: int, ahead: int = 4) -> Iterator[B]:
-    """`map` in `threads` threads, results in order, with at most `threads * ahead` items under way (so memory is bounded).
+    """`map` in `threads` threads, results in order, with at most `threads * ahead` items under way (so memory
+    is bounded).
 
     Worth it where `function` spends its time outside the interpreter lock, as libsndfile does.
     """

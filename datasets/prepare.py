@@ -2,10 +2,11 @@
 
     python -m datasets.prepare tau-like --source DIR --out SHARDS [--fold 1] [--validation location] …
 
-Every listed file is decoded in full: what can't be read, is cut off or has no samples is damaged. Damaged clips are left out, counted and
-named, and above `--max-damaged` the preparation fails. The loudness of a recording is not touched, 16-bit audio stays
-16-bit and 24-bit stays 24-bit (FLAC); floating-point audio stays so (WAV). The shards are made in a folder beside `--out`
-that gets its name when everything is in place, so what has that name is complete.
+Every listed file is decoded in full: what can't be read, is cut off or has no samples is damaged. Damaged
+clips are left out, counted and named, and above `--max-damaged` the preparation fails. The loudness of a
+recording is not touched, 16-bit audio stays 16-bit and 24-bit stays 24-bit (FLAC); floating-point audio stays
+so (WAV). The shards are made in a folder beside `--out` that gets its name when everything is in place, so
+what has that name is complete.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from datasets.corpora import ABOUT, UNKNOWN, Corpus, Recording, Validation, read
 from datasets.prefetch import map_ahead
 from datasets.shards import Index, Sample, make_index, unique_keys, write_split
 
-# How a source's sample format is kept: (extension, libsndfile format, subtype, numpy type that loses nothing).
-KEEP = {
+# How a source's sample format is kept: (extension, libsndfile format, subtype, numpy type that loses
+nothing). KEEP = {
     **dict.fromkeys(("PCM_16", "PCM_U8", "PCM_S8"), ("flac", "FLAC", "PCM_16", "int16")),
     **dict.fromkeys(("VORBIS", "OPUS", "MPEG_LAYER_III"), ("flac", "FLAC", "PCM_16", "int16")),
     "PCM_24": ("flac", "FLAC", "PCM_24", "int32"),
@@ -58,12 +59,19 @@ class Damaged:
 
 
 def prepare(
-    corpus: Corpus, source: Path, out: Path, *, name: str, max_damaged: float = 0.01, jobs: int = 1, progress: bool = True
+    corpus: Corpus,
+    source: Path,
+    out: Path,
+    *,
+    name: str,
+    max_damaged: float = 0.01,
+    jobs: int = 1,
+    progress: bool = True,
 ) -> Index:
     """Write the shards of `corpus`, whose files lie below `source`, into the folder `out`.
 
-    Raises ValueError or OSError with one line when `out` is in use, the files differ in sampling rate or channels,
-    or more than the fraction `max_damaged` of them is damaged; nothing is left at `out` then.
+    Raises ValueError or OSError with one line when `out` is in use, the files differ in sampling rate or
+    channels, or more than the fraction `max_damaged` of them is damaged; nothing is left at `out` then.
     """
     if not 0 <= max_damaged < 1:
         raise ValueError(f"--max-damaged {max_damaged}: accepted are fractions from 0 to below 1")
@@ -80,7 +88,9 @@ def prepare(
         splits = {}
         for split, members in files.items():
             encode = partial(_encode, sample_type=sample_type)
-            results = map_ahead(encode, [file for file in members if file.recording.file not in damaged], jobs)
+            results = map_ahead(
+                encode, [file for file in members if file.recording.file not in damaged], jobs
+            )
             samples = _undamaged(results, damaged, bar, max_damaged)
             splits[split] = write_split(folder, split, samples, rate)
             if splits[split].clips == 0:
@@ -90,7 +100,8 @@ def prepare(
         about = ABOUT.get(name, UNKNOWN)
         index = make_index(
             folder, splits, corpus=name, sample_rate=rate, channels=channels, sample_type=sample_type,
-            labels=corpus.labels, licence=about.licence, citation=about.citation, dropped=sorted(damaged.items()),
+            labels=corpus.labels, licence=about.licence, citation=about.citation,
+            dropped=sorted(damaged.items()),
         )  # fmt: skip
         index.save()
         folder.chmod(0o755)
@@ -136,7 +147,11 @@ def _check_out(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not an empty folder; give another --out or delete it")
     for leftover in out.parent.glob(f".{out.name}-*.unfinished"):
-        print(f"note: {leftover} is what an earlier preparation left when it was killed (or one that still runs)", file=sys.stderr)
+        print(
+            f"note: {leftover} is what an earlier preparation left when it was killed (or one that still "
+            "runs)",
+            file=sys.stderr,
+        )
 
 
 def _files(corpus: Corpus, source: Path) -> dict[str, list[AudioFile]]:
@@ -170,8 +185,10 @@ def _probe(files: Mapping[str, Sequence[AudioFile]], jobs: int) -> tuple[int, in
     for name, header in found.items():
         if header[:2] != (rate, channels):
             raise ValueError(
-                f"{name} has {header[0]} Hz and {header[1]} channel(s); expected {rate} Hz and {channels} channel(s) "
-                f"as {agreeing} of {len(found)} files have ({len(found) - agreeing} differ); resample it first"
+                f"{name} has {header[0]} Hz and {header[1]} channel(s); expected {rate} Hz and {channels} "
+                "channel(s) "
+                f"as {agreeing} of {len(found)} files have ({len(found) - agreeing} differ); resample it "
+                "first"
             )
     whole = all(KEEP.get(subtype, KEEP_FLOAT)[3] == "int16" for _, _, subtype in found.values())
     return rate, channels, damaged, "int16" if whole else "float32"
@@ -245,7 +262,8 @@ def _check_damage(damaged: Mapping[str, str], total: int, max_damaged: float) ->
         shown = "; ".join(f"{file}: {reason}" for file, reason in list(damaged.items())[:3])
         more = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
         raise ValueError(
-            f"{len(damaged)} of {total} clips are damaged so far, more than --max-damaged {max_damaged:g} allows: {shown}{more}"
+            f"{len(damaged)} of {total} clips are damaged so far, more than --max-damaged {max_damaged:g} "
+            f"allows: {shown}{more}"
         )
 
 
@@ -256,7 +274,10 @@ def _reason(error: Exception, path: Path) -> str:
 
 def summary(index: Index, notes: Sequence[str]) -> str:
     """What a preparation ends with."""
-    lines = [f"{index.root}: corpus {index.corpus!r}, {index.sample_rate} Hz, {index.channels} channel(s), {index.sample_type}"]
+    lines = [
+        f"{index.root}: corpus {index.corpus!r}, {index.sample_rate} Hz, {index.channels} channel(s), "
+        f"{index.sample_type}"
+    ]
     for name, split in index.splits.items():
         lines.append(f"  {name:5} {split.clips:6} clips  {split.hours:7.2f} h  {len(split.shards)} shard(s)")
     lines.append(f"  {len(index.labels.scenes)} scenes, {len(index.labels.events)} events")
@@ -290,10 +311,10 @@ def tau_like(
         fold: which of evaluation_setup/fold<k>_*.csv
         max_damaged: the fraction of clips that may be damaged
         jobs: threads that decode and encode
-        corpus: the corpus's name in reports (tau2019, tut2018 and jssed bring licence and citation); default: the folder's
-        validation: auto = the fold's val list if there is one, else by location; random is what the papers do
-        validation_fraction: how much of the training list is held out where there is no val list
-        seed: of the hold-out
+        corpus: the corpus's name in reports (tau2019, tut2018 and jssed bring licence and citation); default:
+        the folder's validation: auto = the fold's val list if there is one, else by location; random is what
+        the papers do validation_fraction: how much of the training list is held out where there is no val
+        list seed: of the hold-out
     """
     listing = read_tau_like(
         source, fold=fold, validation=validation, validation_fraction=validation_fraction, seed=seed

@@ -8,14 +8,15 @@
         <key>.tags.npy            optional, (E',) a teacher's probabilities for the clip
         <key>.frames.npy          optional, (T, E') the same for each frame
 
-index.json holds `format` (1), `corpus`, `sample_rate` (Hz), `channels`, `samples` (the longest clip's), `sample_type` ("int16" when
-every clip is 16-bit, else "float32"), `scenes` and `events` in index order, `licence`, `citation`, `dropped` ([{file, reason}]),
-`checksum` and `splits`: {name: {clips, hours, shards: [{name, bytes, sha256, clips: [[key, offset, size, samples], …]}]}}.
-`offset` and `size` are the bytes of all members of a clip, tar headers included: that byte range is itself a tar stream.
-`checksum` is a SHA-256 over the shards' SHA-256, the labels and the audio format: equal checksums mean equal clips.
+index.json holds `format` (1), `corpus`, `sample_rate` (Hz), `channels`, `samples` (the longest clip's),
+`sample_type` ("int16" when every clip is 16-bit, else "float32"), `scenes` and `events` in index order,
+`licence`, `citation`, `dropped` ([{file, reason}]), `checksum` and `splits`: {name: {clips, hours, shards:
+[{name, bytes, sha256, clips: [[key, offset, size, samples], …]}]}}. `offset` and `size` are the bytes of all
+members of a clip, tar headers included: that byte range is itself a tar stream. `checksum` is a SHA-256 over
+the shards' SHA-256, the labels and the audio format: equal checksums mean equal clips.
 
-A key has no '.' (WebDataset cuts the key from the suffix there) and no '/'. A clip's number in its split is its place in
-the index, shard after shard.
+A key has no '.' (WebDataset cuts the key from the suffix there) and no '/'. A clip's number in its split is
+its place in the index, shard after shard.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ SAMPLE_TYPES = ("int16", "float32")
 
 
 class ShardError(ValueError):
-    """A shard set that is missing, unfinished, damaged or not what its index says. The message is one line."""
+    """A shard set that is missing, unfinished, damaged or not what its index says. The message is one
+    line."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ class Index:
 
     @staticmethod
     def load(root: str | Path) -> Index:
-        """Read and check SHARDS/index.json. Raises ShardError: no such folder, no index, another format, or a tar that
-        is missing or has another size than the index says."""
+        """Read and check SHARDS/index.json. Raises ShardError: no such folder, no index, another format, or a
+        tar that is missing or has another size than the index says."""
         root = Path(root)
         index = _parse(root, _read_index(root))
         for split in index.splits.values():
@@ -189,7 +191,8 @@ def make_index(
     citation: str,
     dropped: Iterable[tuple[str, str]] = (),
 ) -> Index:
-    """The index of freshly written `splits`, its longest clip and its checksum filled in. `save` it to finish the set."""
+    """The index of freshly written `splits`, its longest clip and its checksum filled in. `save` it to finish
+    the set."""
     if sample_type not in SAMPLE_TYPES:
         raise ValueError(f"sample type {sample_type!r} is not one of: {', '.join(SAMPLE_TYPES)}")
     samples = max((clip.samples for split in splits.values() for _, clip in split.entries()), default=0)
@@ -206,7 +209,12 @@ class ShardWriter:
     """Writes one split, shard after shard; each tar appears under its name only when it is whole."""
 
     def __init__(self, folder: Path, split: str, sample_rate: int, shard_bytes: int = SHARD_BYTES) -> None:
-        self._folder, self._split, self._sample_rate, self._shard_bytes = folder, split, sample_rate, shard_bytes
+        self._folder, self._split, self._sample_rate, self._shard_bytes = (
+            folder,
+            split,
+            sample_rate,
+            shard_bytes,
+        )
         self._shards: list[Shard] = []
         self._clips: list[Clip] = []
         self._keys: set[str] = set()
@@ -255,7 +263,8 @@ class ShardWriter:
 def write_split(
     folder: Path, split: str, samples: Iterable[Sample], sample_rate: int, shard_bytes: int = SHARD_BYTES
 ) -> Split:
-    """Write `samples` in the order given. The streaming reader mixes clips that lie near each other, so give them shuffled."""
+    """Write `samples` in the order given. The streaming reader mixes clips that lie near each other, so give
+    them shuffled."""
     writer = ShardWriter(folder, split, sample_rate, shard_bytes)
     for sample in samples:
         writer.add(sample)
@@ -263,7 +272,8 @@ def write_split(
 
 
 class ByteRange(io.RawIOBase):
-    """The bytes [offset, offset + size) of an open file as a read-only stream; what lies beyond does not exist for its reader."""
+    """The bytes [offset, offset + size) of an open file; what lies beyond does not exist for its reader. See
+    `byte_range`."""
 
     def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
         file.seek(offset)
@@ -272,32 +282,39 @@ class ByteRange(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        wanted = self._left if size is None or size < 0 else min(size, self._left)
-        data = self._file.read(wanted)
-        self._left -= len(data)
-        return data
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)[: self._left]
+        count = self._file.readinto(view)  # type: ignore[attr-defined]
+        self._left -= count
+        return count
+
+
+def byte_range(file: BinaryIO, offset: int, size: int, buffer_bytes: int = 2**16) -> io.BufferedReader:
+    """A stretch of an unbuffered file as a stream of its own."""
+    return io.BufferedReader(ByteRange(file, offset, size), buffer_bytes)
 
 
 def read_members(index: Index, split: str, number: int) -> dict[str, bytes]:
-    """The members of clip `number` of a split: {suffix: bytes}. For looking at one clip; training reads whole runs."""
+    """The members of clip `number` of a split: {suffix: bytes}. For looking at one clip; training reads whole
+    runs."""
     shard, clip = _entry(index, split, number)
-    with open(index.root / shard.name, "rb") as file:
-        with tarfile.open(fileobj=ByteRange(file, clip.offset, clip.size), mode="r|") as tar:
+    with open(index.root / shard.name, "rb", buffering=0) as file:
+        with tarfile.open(fileobj=byte_range(file, clip.offset, clip.size), mode="r|") as tar:
             return {m.name.split(".", 1)[1]: _content(tar, m) for m in tar if m.isreg() and "." in m.name}
 
 
 def read_labels(index: Index, split: str) -> Iterator[ClipLabels]:
     """The labels of every clip of a split in order, without reading the audio."""
     for shard in index.split(split).shards:
-        with open(index.root / shard.name, "rb") as file:
+        with open(index.root / shard.name, "rb", buffering=0) as file:
             for clip in shard.clips:
                 yield _labels_of(file, shard, clip)
 
 
 def _labels_of(file: BinaryIO, shard: Shard, clip: Clip) -> ClipLabels:
     try:
-        with tarfile.open(fileobj=ByteRange(file, clip.offset, clip.size), mode="r|", bufsize=4096) as tar:
+        stream = byte_range(file, clip.offset, clip.size, 4096)
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=4096) as tar:
             for member in tar:
                 if member.name == f"{clip.key}.json":
                     return ClipLabels.from_json(_content(tar, member))
@@ -366,7 +383,9 @@ def _read_index(root: Path) -> dict[str, Any]:
     if not root.is_dir():
         raise ShardError(f"{root}: no such folder; expected a shard set made by `python -m datasets.prepare`")
     if not path.is_file():
-        raise ShardError(f"{root}: no index.json; an empty folder or an unfinished preparation, not a shard set")
+        raise ShardError(
+            f"{root}: no index.json; an empty folder or an unfinished preparation, not a shard set"
+        )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 class Source(Protocol):
     """The batches of a shard set. `batch_size` is the global batch, over all ranks.
 
-    An epoch is exact: every training clip once in `steps` batches on each rank, every evaluation clip once over all
-    ranks, no padding (a rank may get no evaluation batch). The order follows from `seed` and `epoch` alone.
+    An epoch is exact: every training clip once in `steps` batches on each rank, every evaluation clip once
+    over all ranks, no padding (a rank may get no evaluation batch). The order follows from `seed` and `epoch`
+    alone.
     """
 
     index: Index
@@ -50,9 +51,11 @@ def default_cache() -> Path:
 def open_source(root: str | Path, *, cache: Path | None, workers: int = 0) -> Source:
     """Open the shard set at `root`; `cache=None` streams.
 
-    With a cache, the training and validation splits are decoded now if no earlier run did, the test split when it is first
-    read. Where the cache can't be used a warning says why and the clips are streamed. `workers` processes decode while
-    streaming (0: a thread). Raises ShardError for a shard set that is missing, damaged or without training clips.
+    With a cache, the training and validation splits are decoded now if no earlier run did, the test split
+    when it is first read. Where the cache can't be used a warning says why and the clips are streamed.
+    Streaming decodes in `workers` processes, or for 0 in this one, with as many threads as torch may use.
+
+    Raises ShardError for a shard set that is missing, damaged or without training clips.
     """
     index = Index.load(root)
     if "train" not in index.splits or index.splits["train"].clips == 0:
@@ -127,7 +130,7 @@ class CacheSource:
             options = {"epoch": epoch, "seed": seed, "rank": rank, "world": world}
             return self.streamed.train_batches(batch_size, **options, device=device)
         clips = plan.train_clips(len(cached), batch_size, seed=seed, epoch=epoch, rank=rank, world=world)
-        return prefetch(cached.batch(torch.from_numpy(numbers), device) for numbers in clips)
+        return prefetch(cached.batches(map(torch.from_numpy, clips), device))
 
     def eval_batches(
         self, split: str, batch_size: int, *, rank: int = 0, world: int = 1, device: str = "cpu"
@@ -136,7 +139,7 @@ class CacheSource:
         if cached is None:
             return self.streamed.eval_batches(split, batch_size, rank=rank, world=world, device=device)
         ranges = plan.eval_ranges(len(cached), batch_size, rank=rank, world=world)
-        return prefetch(cached.batch(torch.arange(start, stop), device) for start, stop in ranges)
+        return prefetch(cached.batches((torch.arange(start, stop) for start, stop in ranges), device))
 
 
 def _train_stream(
@@ -147,7 +150,8 @@ def _train_stream(
     sizes = [len(shard.clips) for shard in index.split("train").shards]
     who = {"rank": rank, "world": world, "worker": worker, "workers": workers}
     reading = plan.train_reading(sizes, batch_size, seed=seed, epoch=epoch, **who)
-    return batches(index, "train", reading, random.Random(f"{seed} {epoch} {rank} {worker}"))
+    rng = random.Random(f"{seed} {epoch} {rank} {worker}")
+    return batches(index, "train", reading, rng, torch.get_num_threads())
 
 
 def _eval_stream(
@@ -157,4 +161,4 @@ def _eval_stream(
 
     sizes = [len(shard.clips) for shard in index.split(split).shards]
     reading = plan.eval_reading(sizes, batch_size, rank=rank, world=world, worker=worker, workers=workers)
-    return batches(index, split, reading)
+    return batches(index, split, reading, threads=torch.get_num_threads())

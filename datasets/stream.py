@@ -2,10 +2,10 @@
 
     read_segments → expand_tar → group_members → number_clips → shuffle → make_batches
 
-Tar expansion, grouping and shuffling are webdataset's. Opening is ours: a worker reads byte ranges of local files, so that an
-epoch is exact for any number of workers whatever the sizes of the shards; webdataset's own openers run `pipe:` commands.
-Decoding is ours too (datasets.decode): webdataset's default decoders unpickle. Which clips are read comes as numbers from
-datasets.plan, and nothing here asks the environment who it is.
+Tar expansion, grouping and shuffling are webdataset's. Opening is ours: a worker reads byte ranges of local
+files, so that an epoch is exact for any number of workers whatever the sizes of the shards; webdataset's own
+openers run `pipe:` commands. Decoding is ours too (datasets.decode): webdataset's default decoders unpickle.
+Which clips are read comes as numbers from datasets.plan, and nothing here asks the environment who it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from __future__ import annotations
 import random
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ from datasets import plan
 from datasets.batch import Batch
 from datasets.decode import CLIP_BYTES, ClipFormat, decode_clip
 from datasets.labels import LabelSpace
-from datasets.shards import ByteRange, ClipLabels, Index, Shard, ShardError
+from datasets.memory import WaveformMemory
+from datasets.shards import ClipLabels, Index, Shard, ShardError, byte_range
 
 WINDOW_CLIPS = 1000
 WINDOW_BYTES = 64 * 2**20
@@ -38,8 +41,13 @@ Place = tuple[Shard, int, int]
 """A shard, a clip's place in it, and the clip's number in the split."""
 
 
-def batches(index: Index, split: str, reading: plan.Reading, rng: random.Random | None = None) -> Iterator[Batch]:
-    """The batches of one worker. `rng` mixes the clips within a bounded window; None keeps the shards' order."""
+def batches(
+    index: Index, split: str, reading: plan.Reading, rng: random.Random | None = None, threads: int = 1
+) -> Iterator[Batch]:
+    """The batches of one worker, decoded by `threads` threads.
+
+    `rng` mixes the clips within a bounded window; None keeps the shards' order.
+    """
     shards = index.split(split).shards
     steps: list[Step] = [
         partial(read_segments, root=index.root),
@@ -50,7 +58,7 @@ def batches(index: Index, split: str, reading: plan.Reading, rng: random.Random 
     if rng is not None:
         window = window_clips(shards)
         steps.append(mix_window(window, initial=window, rng=rng))
-    steps.append(partial(make_batches, index=index, sizes=reading.batch_sizes))
+    steps.append(partial(make_batches, index=index, sizes=reading.batch_sizes, threads=threads))
     stream: Iterator[Any] = iter([(shards[s.shard], s) for s in reading.segments])
     for step in steps:
         stream = step(stream)
@@ -58,15 +66,18 @@ def batches(index: Index, split: str, reading: plan.Reading, rng: random.Random 
 
 
 def read_segments(segments: Iterable[tuple[Shard, plan.Segment]], root: Path) -> Iterator[dict[str, Any]]:
-    """Each stretch of a shard as a stream of tar bytes, bounded to that stretch: {"url": shard name, "stream": file}."""
+    """Each stretch of a shard as a stream of tar bytes, bounded to that stretch: {"url": shard name,
+    "stream": file}."""
     for shard, segment in segments:
         clips = shard.clips[segment.first : segment.stop]
         for clip in clips:
             if clip.size > CLIP_BYTES:
-                raise ShardError(f"{shard.name}: clip {clip.key} has {clip.size} bytes, the limit is {CLIP_BYTES}")
+                raise ShardError(
+                    f"{shard.name}: clip {clip.key} has {clip.size} bytes, the limit is {CLIP_BYTES}"
+                )
         start, end = clips[0].offset, clips[-1].offset + clips[-1].size
-        with open(root / shard.name, "rb", buffering=READ_BYTES) as file:
-            yield {"url": shard.name, "stream": ByteRange(file, start, end - start)}
+        with open(root / shard.name, "rb", buffering=0) as file:
+            yield {"url": shard.name, "stream": byte_range(file, start, end - start, READ_BYTES)}
 
 
 def places(shards: Sequence[Shard], segments: Iterable[plan.Segment]) -> Iterator[Place]:
@@ -77,8 +88,11 @@ def places(shards: Sequence[Shard], segments: Iterable[plan.Segment]) -> Iterato
             yield shards[segment.shard], place, int(origins[segment.shard]) + place
 
 
-def number_clips(samples: Iterable[dict[str, Any]], places: Iterable[Place]) -> Iterator[tuple[Place, dict[str, bytes]]]:
-    """Give each clip its place. Raises ShardError where the tar does not hold the clips the index lists, in their order."""
+def number_clips(
+    samples: Iterable[dict[str, Any]], places: Iterable[Place]
+) -> Iterator[tuple[Place, dict[str, bytes]]]:
+    """Give each clip its place. Raises ShardError where the tar does not hold the clips the index lists, in
+    their order."""
     found = _readable(iter(samples))
     for shard, place, number in places:
         expected = shard.clips[place].key
@@ -92,32 +106,59 @@ def number_clips(samples: Iterable[dict[str, Any]], places: Iterable[Place]) -> 
 
 
 def make_batches(
-    clips: Iterable[tuple[Place, dict[str, bytes]]], index: Index, sizes: Iterable[int]
+    clips: Iterable[tuple[Place, dict[str, bytes]]], index: Index, sizes: Iterable[int], threads: int = 1
 ) -> Iterator[Batch]:
     """Decode clips into batches of the given sizes, straight into the batch's memory."""
-    source = iter(clips)
-    for size in sizes:
-        waveform = np.empty((size, index.channels, index.samples), dtype=np.float32)
-        labels, numbers = [], []
-        for row in range(size):
-            (shard, place, number), members = next(source)
-            clip = shard.clips[place]
-            wanted = ClipFormat(index.sample_rate, index.channels, clip.samples)
-            labels.append(decode_clip(members, wanted, waveform[row], shard=shard.name, key=clip.key))
-            numbers.append(number)
-        scene, events, known = label_arrays(labels, index.labels)
-        yield Batch(
-            torch.from_numpy(waveform),
-            torch.from_numpy(scene),
-            torch.from_numpy(events),
-            torch.from_numpy(known),
-            torch.tensor(numbers, dtype=torch.int64),
-        )
+    source, memory = iter(clips), WaveformMemory()
+    with ThreadPoolExecutor(threads) as pool:
+        for size in sizes:
+            waveform = memory.take((size, index.channels, index.samples))
+            taken = list(islice(source, size))
+            labels = _decode_rows(taken, waveform, index, pool, threads)
+            scene, events, known = label_arrays(labels, index.labels)
+            yield Batch(
+                torch.from_numpy(waveform),
+                torch.from_numpy(scene),
+                torch.from_numpy(events),
+                torch.from_numpy(known),
+                torch.tensor([number for (_, _, number), _ in taken], dtype=torch.int64),
+            )
 
 
-def label_arrays(labels: Sequence[ClipLabels], space: LabelSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`scene` (B, S) one-hot, `events` (B, E), `event_known` (B, E), all float32; unknown is a row of zeros in the first
-    and the last. Raises ValueError for a name outside the vocabulary."""
+def _decode_rows(
+    taken: Sequence[tuple[Place, dict[str, bytes]]],
+    waveform: np.ndarray,
+    index: Index,
+    pool: ThreadPoolExecutor,
+    threads: int,
+) -> list[ClipLabels]:
+    """Decode the clips into the rows of `waveform` (B, C, N); libsndfile works outside the interpreter
+    lock."""
+
+    def decode(row: int) -> ClipLabels:
+        (shard, place, _), members = taken[row]
+        clip = shard.clips[place]
+        wanted = ClipFormat(index.sample_rate, index.channels, clip.samples)
+        return decode_clip(members, wanted, waveform[row], shard=shard.name, key=clip.key)
+
+    if threads == 1:
+        return [decode(row) for row in range(len(taken))]
+    labels: list[ClipLabels] = [ClipLabels()] * len(taken)
+
+    def decode_some(start: int) -> None:
+        # One task a thread, not a clip: handing out a task costs as much as a tenth of decoding.
+        for row in range(start, len(taken), threads):
+            labels[row] = decode(row)
+
+    list(pool.map(decode_some, range(threads)))
+    return labels
+
+
+def label_arrays(
+    labels: Sequence[ClipLabels], space: LabelSpace
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`scene` (B, S) one-hot, `events` (B, E), `event_known` (B, E), all float32; unknown is a row of zeros
+    in the first and the last. Raises ValueError for a name outside the vocabulary."""
     scene = np.zeros((len(labels), len(space.scenes)), dtype=np.float32)
     events = np.zeros((len(labels), len(space.events)), dtype=np.float32)
     known = np.zeros_like(events)
@@ -131,7 +172,8 @@ def label_arrays(labels: Sequence[ClipLabels], space: LabelSpace) -> tuple[np.nd
 
 
 def window_clips(shards: Sequence[Shard]) -> int:
-    """How many clips the shuffling window holds: at most WINDOW_CLIPS, and about WINDOW_BYTES of encoded audio."""
+    """How many clips the shuffling window holds: at most WINDOW_CLIPS, and about WINDOW_BYTES of encoded
+    audio."""
     clips = sum(len(shard.clips) for shard in shards)
     mean = sum(shard.bytes for shard in shards) / max(1, clips)
     return int(min(WINDOW_CLIPS, max(2, WINDOW_BYTES / max(mean, 1.0))))
@@ -140,7 +182,8 @@ def window_clips(shards: Sequence[Shard]) -> int:
 class WorkerBatches(IterableDataset):
     """What torch's DataLoader copies into its workers: `make(worker, workers)` gives one worker's batches.
 
-    A failure travels as a value: the loader would wrap it in a traceback of its own, and the reader wants one line.
+    A failure travels as a value: the loader would wrap it in a traceback of its own, and the reader wants one
+    line.
     """
 
     def __init__(self, make: Callable[[int, int], Iterator[Batch]]) -> None:
@@ -166,7 +209,8 @@ def in_workers(make: Callable[[int, int], Iterator[Batch]], workers: int) -> Ite
 
 
 def _readable(samples: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """webdataset adds streams and shard names to the arguments of what passes through it; one line comes out here."""
+    """webdataset adds streams and shard names to the arguments of what passes through it; one line comes out
+    here."""
     try:
         yield from samples
     except ShardError:
@@ -174,4 +218,6 @@ def _readable(samples: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     except (tarfile.TarError, EOFError, ValueError) as error:
         where = next((str(arg) for arg in error.args[1:] if isinstance(arg, str)), "a shard")
         reason = str(error.args[0]).split(" @ ")[0] if error.args else type(error).__name__
-        raise ShardError(f"{where}: not a readable tar where the index says a clip begins: {reason}") from error
+        raise ShardError(
+            f"{where}: not a readable tar where the index says a clip begins: {reason}"
+        ) from error

@@ -1,8 +1,9 @@
-"""Label tables as they are found in the wild: tab-separated text, read strictly where it matters and leniently where it does not.
+"""Label tables as they are found in the wild: tab-separated text, read strictly where it matters and
+leniently where it does not.
 
-Accepted: LF and CRLF, mixed; a byte order mark; blank lines; spaces around cells; quoted cells; columns in any order and
-extra columns; rows whose empty last cells were cut off. Refused, in one line: a missing or empty file, text that is not
-UTF-8, a header without the expected columns, a comma-separated re-save.
+Accepted: LF and CRLF, mixed; a byte order mark; blank lines; spaces around cells; quoted cells; columns in
+any order and extra columns; rows whose empty last cells were cut off. Refused, in one line: a missing or
+empty file, text that is not UTF-8, a header without the expected columns, a comma-separated re-save.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ def read_table(
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
         raise ValueError(f"{path}: empty; expected the header {_show(columns, delimiter)}")
-    cells = [[cell.strip() for cell in row] for row in csv.reader((line for _, line in numbered), delimiter=delimiter)]
+    cells = [
+        [cell.strip() for cell in row]
+        for row in csv.reader((line for _, line in numbered), delimiter=delimiter)
+    ]
     if len(cells) != len(numbered):
         raise ValueError(f"{path}: a quoted cell is not closed on its line")
     header = cells[0]
@@ -75,7 +79,8 @@ def _check_header(path: Path, line: str, header: list[str], columns: Sequence[st
     expected, found = _show(columns, delimiter), repr(line.strip()[:80])
     if delimiter == "\t" and "\t" not in line and any(mark in line for mark in ",;"):
         raise ValueError(
-            f"{path}: not tab-separated (a re-save?): expected the header {expected}, found {found}; use the original file"
+            f"{path}: not tab-separated (a re-save?): expected the header {expected}, found {found}; use "
+            "the original file"
         )
     raise ValueError(f"{path}: expected the header {expected}, found {found}")
 

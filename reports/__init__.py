@@ -1,7 +1,7 @@
 """A study folder in, a page people read out.
 
 `collect` reads the folder, `rank` does the statistics, `figures` and `tables` turn them into plain values,
-`findings` into sentences, `drawing` and `markup` into ink, and `notebook` into `report.ipynb` and `report.html`.
+`findings` into sentences, `drawing` and `markup` into ink, `notebook` into `report.ipynb` and `report.html`.
 Nothing here imports the rest of the project: a copied study folder and this package are enough.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m reports STUDY [STUDY …]`: the report of each study folder, and its leaderboard on the terminal."""
+"""`python -m reports STUDY [STUDY …]`: a report in each study folder, and its leaderboard on the terminal."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summary(study: collect.Study) -> str:
-    """The headline and a short leaderboard: of the confirmed, or of the single search runs while there are none."""
+    """The headline and a short leaderboard, of single search runs while nothing is confirmed."""
     result = findings.ranked(study)
     found = findings.finding(study, result)
     if result.standings:
         table = tables.leaderboard(study, result)
-        numbers = tuple(c for c in table.columns if c.startswith(("test", "validation")) and "interval" not in c)
+        numbers = tuple(c for c in table.columns if c in (table.columns[2], table.columns[7]))
         board = tables.as_text(table, (*SHORT[:2], *numbers, *SHORT[2:]))
     else:
         table = tables.search_leaders(study)
         board = tables.as_text(table) if table.rows else ""
-    name = str(study.record["name"])
-    return "\n".join(filter(None, [f"{name}: {found.headline}", found.figure, *found.sure[:1], board]))
+    name = tables.one_line(str(study.record["name"]))
+    return "\n".join(filter(None, [f"{name}: {found.headline}", found.meaning, *found.sure[:1], board]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A study folder as values: what was asked, every run, every epoch, and what the confirmed runs did on test."""
+"""A study folder as values: what was asked, every run, every epoch, what the confirmed runs did on test."""
 
 from __future__ import annotations
 
@@ -39,13 +39,11 @@ class StudyError(ValueError):
     """The folder cannot be read as a study; the message is one line for the person who named the folder."""
 
 
-class TestResult(NamedTuple):
+class OnTest(NamedTuple):
     """One confirmed run on the test split.
 
     confusion (S, S) counts, rows = truth; event_ap and event_auc (E,), NaN where test has no such event.
     """
-
-    __test__ = False  # a result, not a test case for pytest
 
     metrics: Mapping[str, float]
     confusion: np.ndarray
@@ -58,14 +56,14 @@ class Study:
     """A study as it lies on disk.
 
     record  study.json      runs    one row a training     curves  one row a training and epoch
-    tests   (trial, repeat) -> TestResult, for the finished confirmation runs
+    tests   (trial, repeat) -> OnTest, for the finished confirmation runs
     """
 
     folder: Path
     record: Mapping[str, Any]
     runs: pd.DataFrame
     curves: pd.DataFrame
-    tests: Mapping[tuple[int, int], TestResult] = field(default_factory=dict)
+    tests: Mapping[tuple[int, int], OnTest] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -149,7 +147,7 @@ def _record(root: Path) -> dict[str, Any]:
 
 
 def _frame(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """A parquet file with these columns; numbers are floats where they may be missing, texts are never missing."""
+    """A parquet file with these columns; numbers that may be missing are floats, texts are never missing."""
     if not path.is_file():
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
     try:
@@ -158,7 +156,9 @@ def _frame(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         raise StudyError(f"{path}: not readable as parquet ({_one_line(error)})") from error
     missing = [name for name in columns if name not in frame.columns]
     if missing:
-        raise StudyError(f"{path}: lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
+        raise StudyError(
+            f"{path}: lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}"
+        )
     for name in frame.columns:
         kind = columns.get(name, "float64" if str(name).startswith(METRICS) else "")
         if kind == "float64":
@@ -168,21 +168,23 @@ def _frame(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     return frame
 
 
-def _tests(root: Path, record: Mapping[str, Any], runs: pd.DataFrame) -> dict[tuple[int, int], TestResult]:
+def _tests(root: Path, record: Mapping[str, Any], runs: pd.DataFrame) -> dict[tuple[int, int], OnTest]:
     confirmed = runs[(runs["phase"] == "confirm") & (runs["state"] == "COMPLETE")]
     sizes = (len(record["data"].get("scenes", ())), len(record["data"].get("events", ())))
     found = {}
-    for row in confirmed[["trial", "repeat", "folder"]].itertuples(index=False):
-        path = (root / str(row.folder) / "test.json").resolve()
-        if path.is_relative_to(root.resolve()) and path.is_file():  # the folder column is data: never leave the study
-            found[int(row.trial), int(row.repeat)] = _test(path, *sizes)
+    for trial, repeat, home in zip(confirmed["trial"], confirmed["repeat"], confirmed["folder"]):
+        path = (root / str(home) / "test.json").resolve()
+        if (
+            path.is_relative_to(root.resolve()) and path.is_file()
+        ):  # the folder column is data: never leave the study
+            found[int(trial), int(repeat)] = _test(path, *sizes)
     return found
 
 
-def _test(path: Path, scenes: int, events: int) -> TestResult:
+def _test(path: Path, scenes: int, events: int) -> OnTest:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        result = TestResult(
+        result = OnTest(
             {str(name): float(value) for name, value in raw["metrics"].items()},
             np.asarray(raw["confusion"], dtype=np.int64).reshape(scenes, scenes),
             np.asarray(raw["event_ap"], dtype=np.float64).reshape(events),  # null becomes NaN

@@ -1,6 +1,6 @@
-"""Every figure twice: an info function (plain values, tested exactly) and a draw function (ink, no decisions).
+"""Every figure twice: an info function (plain values, tested exactly) and a draw function (ink only).
 
-An info whose `note` is not empty has nothing to draw and says why. Scores stay in the metric's own unit until drawn.
+An info whose `note` is not empty has nothing to draw and says why. Scores keep their own unit until drawn.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reports import units
 from reports.collect import Study
@@ -33,9 +34,9 @@ from reports.drawing import (
     wrap,
 )
 from reports.importance import Importance, importance, logarithmic
-from reports.rank import Ranking, Summary, usable
+from reports.rank import Ranking, Summary, label, usable
 
-# --- learning curves -------------------------------------------------------------------------------------------------
+# --- learning curves ----------------------------------------------------------------------------------------
 
 
 class Curve(NamedTuple):
@@ -49,7 +50,7 @@ class Curve(NamedTuple):
 
 
 class LearningCurves(NamedTuple):
-    """The search runs in the order drawn: cut short first, the best last. rungs = epochs at which runs were cut."""
+    """Search runs in the order drawn: cut short first, the best last. rungs: epochs where runs were cut."""
 
     metric: str
     epochs: int
@@ -61,20 +62,16 @@ class LearningCurves(NamedTuple):
 def learning_curves(study: Study) -> LearningCurves:
     """The objective after every epoch of every search run."""
     runs = study.runs[study.runs["phase"] == "search"]
-    states = dict(zip(runs["trial"].astype(int), runs["state"]))
+    states = dict(zip([int(t) for t in runs["trial"]], runs["state"]))
     best = _best_trial(usable(runs, study.epochs), study.mode)
     values = study.curves[study.curves["phase"] == "search"].sort_values("epoch")
     values = values[np.isfinite(values[study.metric])]
-    curves = [
-        Curve(
-            int(trial),
-            tuple(int(e) for e in group["epoch"]),
-            tuple(float(v) for v in group[study.metric]),
-            str(states.get(int(trial), "RUNNING")),
-            int(trial) == best,
-        )
-        for trial, group in values.groupby("trial")
-    ]
+    curves = []
+    for trial in sorted({int(t) for t in values["trial"]}):
+        group = values[values["trial"] == trial]
+        epochs = tuple(int(e) for e in group["epoch"])
+        scores = tuple(float(v) for v in group[study.metric])
+        curves.append(Curve(trial, epochs, scores, str(states.get(trial, "RUNNING")), trial == best))
     curves.sort(key=lambda c: (c.best, c.state == "COMPLETE", c.trial))
     note = "" if curves else "No search run has finished an epoch yet."
     return LearningCurves(study.metric, study.epochs, _rungs(runs), tuple(curves), note)
@@ -110,16 +107,20 @@ def draw_learning_curves(info: LearningCurves, width: float) -> Figure:
     for curve in info.curves:
         colour, line, opacity = (BLUE, 2.4, 1.0) if curve.best else _LINE.get(curve.state, (PALE, 0.9, 0.7))
         scores = [v * on.factor for v in curve.scores]
-        axes.plot(curve.epochs, scores, color=colour, linewidth=line, alpha=opacity, zorder=3 if curve.best else 2)
+        axes.plot(
+            curve.epochs, scores, color=colour, linewidth=line, alpha=opacity, zorder=3 if curve.best else 2
+        )
         ended = curve.state in ("PRUNED", "DIVERGED", "FAIL")
         if ended or len(scores) == 1:
             mark = "x" if ended else "o"
-            axes.plot(curve.epochs[-1], scores[-1], mark, color=colour if curve.state != "PRUNED" else GREY, ms=4)
+            axes.plot(
+                curve.epochs[-1], scores[-1], mark, color=colour if curve.state != "PRUNED" else GREY, ms=4
+            )
         if curve.best:
             text = f"trial {curve.trial}\n{units.score(curve.scores[-1], on, unit=True)}"
             _beside(axes, text, curve.epochs[-1], scores[-1])
     axes.set_xlim(0.5 if info.epochs > 1 else 0, info.epochs + 0.5 if info.epochs > 1 else 2)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel(_axis(on))
     return figure
@@ -135,7 +136,7 @@ def _axis(on: units.Scale) -> str:
     return f"{on.split} {on.label}{unit}".strip()
 
 
-# --- search history --------------------------------------------------------------------------------------------------
+# --- search history -----------------------------------------------------------------------------------------
 
 
 class SearchHistory(NamedTuple):
@@ -143,7 +144,7 @@ class SearchHistory(NamedTuple):
 
     points  (order, trial, score) of the full-length finished runs
     best    (order, score) wherever the best so far improved
-    others  state -> orders of the runs that have no full-length score, in the order PRUNED, DIVERGED, FAIL, RUNNING
+    others  (state, orders) of the runs without a full-length score: PRUNED, DIVERGED, FAIL, RUNNING
     """
 
     metric: str
@@ -156,9 +157,13 @@ class SearchHistory(NamedTuple):
 
 def search_history(study: Study) -> SearchHistory:
     """How the search went: what each run scored, when the best was found, what became of the rest."""
-    runs = study.runs[study.runs["phase"] == "search"].sort_values(["started", "trial"]).reset_index(drop=True)
+    runs = (
+        study.runs[study.runs["phase"] == "search"].sort_values(["started", "trial"]).reset_index(drop=True)
+    )
     good = usable(runs, study.epochs)
-    points = tuple((int(i) + 1, int(t), float(s)) for i, t, s in zip(good.index, good["trial"], good["score"]))
+    points = tuple(
+        (int(i) + 1, int(t), float(s)) for i, t, s in zip(good.index, good["trial"], good["score"])
+    )
     best: list[tuple[int, float]] = []
     for order, _, score in points:
         if not best or (score > best[-1][1] if study.mode == "max" else score < best[-1][1]):
@@ -187,8 +192,12 @@ def draw_search_history(info: SearchHistory, width: float) -> Figure:
     axes.plot([p[0] for p in info.points], [p[2] * on.factor for p in info.points], "o", color=SKY, ms=4)
     if info.best:
         steps = [*info.best, (info.runs, info.best[-1][1])]
-        axes.step([s[0] for s in steps], [s[1] * on.factor for s in steps], where="post", color=BLUE, linewidth=1.8)
-        _beside(axes, f"best\n{units.score(info.best[-1][1], on, unit=True)}", info.runs, steps[-1][1] * on.factor)
+        axes.step(
+            [s[0] for s in steps], [s[1] * on.factor for s in steps], where="post", color=BLUE, linewidth=1.8
+        )
+        _beside(
+            axes, f"best\n{units.score(info.best[-1][1], on, unit=True)}", info.runs, steps[-1][1] * on.factor
+        )
     axes.set_ylabel(_axis(on))
     axes.set_xlim(0.2, info.runs + 0.8)
     bare(below)
@@ -197,12 +206,12 @@ def draw_search_history(info: SearchHistory, width: float) -> Figure:
         below.plot(orders, [row] * len(orders), "|", color=_STATE_COLOURS[state], ms=8, markeredgewidth=1.4)
     below.set_yticks(range(strips), [f"{STATE_NAMES[s]} ({len(o)})" for s, o in info.others])
     below.set_ylim(strips - 0.4, -0.6)
-    below.xaxis.get_major_locator().set_params(integer=True)
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.set_xlabel("search run, in the order started")
     return figure
 
 
-# --- what mattered ---------------------------------------------------------------------------------------------------
+# --- what mattered ------------------------------------------------------------------------------------------
 
 
 def draw_importance(info: Importance, width: float) -> Figure:
@@ -215,7 +224,9 @@ def draw_importance(info: Importance, width: float) -> Figure:
     axes.barh(rows, shares, color=BLUE, height=0.62)
     for row, share in zip(rows, shares):
         text = f"{share:.0f} %" if share >= 1 else "< 1 %"
-        axes.annotate(text, (share, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5)
+        axes.annotate(
+            text, (share, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5
+        )
     axes.set_yticks(rows, labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlim(0, max(shares) * 1.14)
@@ -247,7 +258,7 @@ class Slices(NamedTuple):
 
 
 def slices(study: Study, found: Importance, most: int = 6) -> Slices:
-    """One slice for each of the most important knobs; without an importance, for the searched knobs in their order."""
+    """One slice for each of the most important knobs; without importances, for the searched ones in order."""
     good = usable(study.runs[study.runs["phase"] == "search"], study.epochs)
     searched = [str(knob) for knob in study.record.get("space", ())]
     names = [name for name, share in found.shares if share >= 0.01] or searched
@@ -267,14 +278,21 @@ def _slice(good: pd.DataFrame, knob: str) -> Slice:
     values = column[column.notna()].tolist()
     trials = [int(t) for t in present["trial"]]
     scores = [float(s) for s in present["score"]]
-    numeric = all(isinstance(v, int | float | np.number) and not isinstance(v, bool | np.bool_) for v in values)
+    numeric = all(
+        isinstance(v, int | float | np.number) and not isinstance(v, bool | np.bool_) for v in values
+    )
     if numeric and len(set(values)) > 4:
         kind = "log number" if logarithmic([float(v) for v in values]) else "number"
         return Slice(knob, kind, (), tuple(zip([float(v) for v in values], scores, trials)))
     ordered = sorted(set(values)) if numeric else sorted({str(v): v for v in values}.values(), key=str)
     choices = tuple(units.short_knob(v) for v in ordered)
     index = {units.short_knob(v): float(i) for i, v in enumerate(ordered)}
-    return Slice(knob, "choice", choices, tuple((index[units.short_knob(v)], s, t) for v, s, t in zip(values, scores, trials)))
+    return Slice(
+        knob,
+        "choice",
+        choices,
+        tuple((index[units.short_knob(v)], s, t) for v, s, t in zip(values, scores, trials)),
+    )
 
 
 def draw_slices(info: Slices, width: float) -> Figure:
@@ -284,7 +302,9 @@ def draw_slices(info: Slices, width: float) -> Figure:
         max(_slice_height(s) for s in info.slices[row * columns : (row + 1) * columns]) for row in range(rows)
     ]
     figure = canvas(width, sum(heights) + 0.35)
-    panels = figure.subplots(rows, columns, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})
+    panels = figure.subplots(
+        rows, columns, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
     on = units.scale(info.metric)
     for axes, one in zip(panels.flat, info.slices):
         _draw_slice(axes, one, on, info.best, 16 if columns == 2 else 14)
@@ -308,7 +328,15 @@ def _draw_slice(axes: Axes, one: Slice, on: units.Scale, best: int | None, chara
     spread = _nudges([p[0] for p in one.points]) if one.kind == "choice" else [0.0] * len(one.points)
     for (value, score, trial), nudge in zip(one.points, spread):
         colour, edge, size = (BLUE, "white", 7.5) if trial == best else (SKY, "none", 5)
-        axes.plot(score * on.factor, value + nudge, "o", color=colour, mec=edge, ms=size, zorder=3 if trial == best else 2)
+        axes.plot(
+            score * on.factor,
+            value + nudge,
+            "o",
+            color=colour,
+            mec=edge,
+            ms=size,
+            zorder=3 if trial == best else 2,
+        )
     if one.kind == "choice":
         axes.set_yticks(range(len(one.choices)), [wrap(c, characters, 2) for c in one.choices])
         axes.set_ylim(len(one.choices) - 0.5, -0.5)
@@ -330,7 +358,7 @@ def _nudges(rows: Sequence[float]) -> list[float]:
     return nudges
 
 
-# --- confirmation ----------------------------------------------------------------------------------------------------
+# --- confirmation -------------------------------------------------------------------------------------------
 
 
 class ConfirmedRow(NamedTuple):
@@ -352,13 +380,8 @@ class Confirmation(NamedTuple):
 
 def confirmation(study: Study, ranking: Ranking) -> Confirmation:
     """Every seed, the mean and its interval of every confirmed configuration, on validation and test."""
-    words = [
-        name for name in ranking.differing if all(isinstance(s.config.get(name), str) for s in ranking.standings)
-    ]
     rows = tuple(
-        ConfirmedRow(
-            s.trial, ", ".join(str(s.config[w]) for w in words[:2]), s.validation, s.test, place == 0, s.tied
-        )
+        ConfirmedRow(s.trial, label(ranking, s), s.validation, s.test, place == 0, s.tied)
         for place, s in enumerate(ranking.standings)
     )
     return Confirmation(study.metric, rows, "" if rows else "No configuration is confirmed yet.")
@@ -397,7 +420,9 @@ def _draw_standing(axes: Axes, place: int, summary: Summary, row: ConfirmedRow, 
         return
     colour = BLUE if row.best else INK if row.tied else GREY
     values = [v * on.factor for v in summary.values]
-    axes.plot(values, [place] * len(values), "o", color=SKY if row.best else PALE, ms=4.5, alpha=0.9, zorder=2)
+    axes.plot(
+        values, [place] * len(values), "o", color=SKY if row.best else PALE, ms=4.5, alpha=0.9, zorder=2
+    )
     if summary.n > 1:
         ends = (summary.low * on.factor, summary.high * on.factor)
         axes.plot(ends, (place, place), color=colour, linewidth=1.8, solid_capstyle="butt", zorder=3)
@@ -410,11 +435,14 @@ def _draw_standing(axes: Axes, place: int, summary: Summary, row: ConfirmedRow, 
     axes.annotate(text, (summary.mean * on.factor, place), color=colour, fontweight=weight, **place_text)  # type: ignore[arg-type]
 
 
-# --- the winner on test ----------------------------------------------------------------------------------------------
+# --- the winner on test -------------------------------------------------------------------------------------
 
 
 class Confusion(NamedTuple):
-    """Counts (S, S), rows = truth, summed over the winner's `runs` seeds; shares are of each row (NaN for an empty one)."""
+    """Counts (S, S), rows = truth, summed over the winner's `runs` seeds.
+
+    shares are of each row, NaN in a row without clips
+    """
 
     scenes: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
@@ -443,18 +471,23 @@ def confusion(study: Study, trial: int | None) -> Confusion:
 def draw_confusion(info: Confusion, width: float) -> Figure:
     wide, size = width >= WIDE, len(info.scenes)
     rows = [
-        f"{wrap(name, 20 if wide else 12)}  ({sum(counts):,})" for name, counts in zip(info.scenes, info.counts)
+        f"{wrap(name, 20 if wide else 12)}  ({sum(counts):,})"
+        for name, counts in zip(info.scenes, info.counts)
     ]
-    columns = [wrap(name, 20 if wide else 14) for name in info.scenes]
-    tall = max(1, max(label.count("\n") for label in [*rows, *columns]) + 1)
-    cell = max(0.17 * tall, min(0.62, (width - 0.085 * longest_line(rows)) / max(size, 3)))
-    figure = canvas(width, cell * size + 0.085 * longest_line(columns) + 0.5)
+    across = (width - 0.085 * longest_line(rows) - 0.3) / max(size, 1)  # a cell's width in inches
+    flat = [wrap(name, max(1, int(across / 0.085))) for name in info.scenes]
+    level = all("\n" not in label or across > 0.9 for label in flat)
+    columns = flat if level else [wrap(name, 20 if wide else 14) for name in info.scenes]
+    tall = max(label.count("\n") + 1 for label in ([*rows] if level else [*rows, *columns]))
+    cell = max(0.17 * tall, min(0.55, across), 0.24)
+    above = 0.15 * max(label.count("\n") + 1 for label in columns) if level else 0.085 * longest_line(columns)
+    figure = canvas(width, cell * size + above + 0.55)
     axes = figure.add_subplot()
     shares = np.asarray(info.shares)
     axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     bare(axes)
     axes.tick_params(length=0)
-    axes.set_xticks(range(size), columns, rotation=90)
+    axes.set_xticks(range(size), columns, rotation=0 if level else 90)
     axes.xaxis.tick_top()
     axes.set_yticks(range(size), rows)
     axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
@@ -499,10 +532,14 @@ class EventPrecision(NamedTuple):
 
 
 def event_precision(study: Study, trial: int | None, most: int = 60) -> EventPrecision:
-    """Per-event average precision of the winner's confirmed runs; of more than `most` events, the two ends."""
+    """Average precision of the winner's confirmed runs by event; of more than `most` events, the two ends."""
     results = [result.event_ap for (t, _), result in sorted(study.tests.items()) if t == trial]
     if not results or not study.events:
-        why = "This corpus has no events." if not study.events else "No confirmed run has been scored on test yet."
+        why = (
+            "This corpus has no events."
+            if not study.events
+            else "No confirmed run has been scored on test yet."
+        )
         return EventPrecision((), (), 0, math.nan, len(results), why)
     table = np.vstack(results)
     known = np.isfinite(table).any(axis=0)
@@ -532,12 +569,29 @@ def draw_event_precision(info: EventPrecision, width: float) -> Figure:
         axes.plot((0, mean), (place, place), color=RULE, linewidth=1.0, zorder=1)
         axes.plot((low, high), (place, place), color=SKY, linewidth=3.2, solid_capstyle="round", zorder=2)
         axes.plot(mean, place, "o", color=BLUE, ms=5, zorder=3)
-        axes.annotate(f"{mean:.2f}", (high, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(
+            f"{mean:.2f}", (high, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8
+        )
     axes.axvline(info.overall, color=GREY, linewidth=0.9, linestyle=(0, (2, 3)), zorder=1)
     where = (info.overall, -0.7)
-    axes.annotate(f"mean {info.overall:.2f}", where, ha="center", va="bottom", color=GREY, fontsize=8, annotation_clip=False)
+    axes.annotate(
+        f"mean {info.overall:.2f}",
+        where,
+        ha="center",
+        va="bottom",
+        color=GREY,
+        fontsize=8,
+        annotation_clip=False,
+    )
     if info.hidden:
-        axes.text(0.01, half, f"… {units.plural(info.hidden, 'event')} in between …", va="center", color=GREY, fontsize=8)
+        axes.text(
+            0.01,
+            half,
+            f"… {units.plural(info.hidden, 'event')} in between …",
+            va="center",
+            color=GREY,
+            fontsize=8,
+        )
     axes.set_yticks(places, labels)
     axes.set_ylim(places[-1] + 0.6, -0.7)
     axes.set_xlim(0, 1.08)

@@ -17,14 +17,16 @@ from reports.rank import (
     POWER,
     Ranking,
     Standing,
+    Summary,
     Verdict,
+    label,
     ranking,
     search_table,
     seeds_to_separate,
     verdict,
 )
 
-# What the best of many single runs over-reports by: 192 configurations, seed sd 0.67 points (DESIGN, "Truth of the ranking").
+# Simulated for 192 configurations with a seed deviation of 0.67 points.
 OVER_REPORT = "The best of many single runs over-reports: of 192 runs by 1 to 1.5 points."
 
 
@@ -32,13 +34,13 @@ class Finding(NamedTuple):
     """The top of the report.
 
     status    one line when the study is not complete, else ""
-    headline  what won      figure  its test result with its spread
+    headline  what won, with its spread      meaning  what the figures in it are
     sure      is that sure, one sentence each
     """
 
     status: str
     headline: str
-    figure: str
+    meaning: str
     sure: tuple[str, ...]
 
 
@@ -71,25 +73,64 @@ def published(study: Study, result: Ranking) -> tuple[Comparable, ...]:
     return tuple(sorted(judged, key=lambda item: item.verdict.trial is None))
 
 
+def beside_papers(judged: tuple[Comparable, ...]) -> str:
+    """The verdicts in one sentence; "" when the study records no published rows."""
+    if not judged:
+        return ""
+    said: dict[str, list[str]] = {}
+    for row, found in judged:
+        if found.trial is not None:
+            name = " ".join(str(row.get(k, "")) for k in ("paper", "table", "row")).strip()
+            who = "" if found.against == "the winner" else f" (trial {found.trial}, the same configuration)"
+            said.setdefault(found.word, []).append(name + who)
+    words = {"better": "better than", "reproduced": "level with", "worse": "worse than"}
+    parts = [f"{words[word]} {_list(said[word])}" for word in words if word in said]
+    rest = sum(item.verdict.trial is None for item in judged)
+    if not parts:
+        return "None of the papers' rows can be compared with this study."
+    more = f"; {units.plural(rest, 'row')} cannot be compared" if rest else ""
+    return f"Beside the papers: {'; '.join(parts)}{more}."
+
+
 def finding(study: Study, result: Ranking) -> Finding:
     """The headline for whatever the study has by now: confirmed, only searched, or nothing."""
     best = result.best
     if best is None:
         return _unconfirmed(study, result)
-    test = units.scale(study.test_metric)
-    if best.test.n:
-        figure = f"{test.label} on test: {_with_spread(best, on_test=True, metric=study.test_metric)}"
-        shown = f"{units.score(best.test.mean, test, unit=True)} {test.label} on test"
-    else:
-        figure = f"{test.label} on validation: {_with_spread(best, on_test=False, metric=study.metric)}"
-        shown = f"{units.score(best.validation.mean, units.scale(study.metric), unit=True)} {test.label} on validation"
+    metric, summary = (study.test_metric, best.test) if best.test.n else (study.metric, best.validation)
+    words = label(result, best)
+    name = f"Trial {best.trial}" + (f" ({words})" if words else "")
+    reached = _reached(summary, units.scale(metric))
     if len(result.standings) == 1:
-        headline = f"Trial {best.trial} reaches {shown}"
+        headline = f"{name} reaches {reached}"
     elif result.tied:
-        headline = f"Trial {best.trial} leads with {shown}, but not beyond doubt"
+        others = _list([str(s.trial) for s in result.tied])
+        trials = "trial" if len(result.tied) == 1 else "trials"
+        headline = f"{name} leads with {reached}, but cannot be told apart from {trials} {others}"
     else:
-        headline = f"Trial {best.trial} wins with {shown}"
-    return Finding(_status(study), headline, figure, tuple(_sure(study, result, best)))
+        headline = f"{name} wins with {reached}"
+    return Finding(
+        _status(study), headline, _meaning(summary, units.scale(metric)), tuple(_sure(study, result, best))
+    )
+
+
+def _reached(summary: Summary, on: units.Scale) -> str:
+    spread = f" ± {units.score(summary.sd, on)}" if summary.n > 1 else ""
+    unit = f" {on.unit}" if on.unit else ""
+    return f"{units.score(summary.mean, on)}{spread}{unit} {on.label} on {on.split}"
+
+
+def _meaning(summary: Summary, on: units.Scale) -> str:
+    if summary.n == 1:
+        return "One seed (n = 1), so there is no standard deviation and no interval."
+    unit = f" {on.unit}" if on.unit else ""
+    span = units.interval(summary.low, summary.high, on)
+    return f"Mean ± standard deviation over {summary.n} seeds; 95 % interval of the mean {span}{unit}."
+
+
+def _list(names: list[str]) -> str:
+    """ "4", "4 and 7", "4, 7 and 9"."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
 def _unconfirmed(study: Study, result: Ranking) -> Finding:
@@ -97,15 +138,30 @@ def _unconfirmed(study: Study, result: Ranking) -> Finding:
     on = units.scale(study.metric)
     if not rows:
         ran = len(study.runs)
-        headline = "No run has finished yet" if study.record["status"] == "running" else "No run finished at full length"
-        said = f"{units.plural(ran, 'run')} so far; {_outcomes(study.runs)}." if ran else "Nothing has run so far."
+        headline = (
+            "No run has finished yet"
+            if study.record["status"] == "running"
+            else "No run finished at full length"
+        )
+        said = (
+            f"{units.plural(ran, 'run')} so far; {_outcomes(study.runs)}."
+            if ran
+            else "Nothing has run so far."
+        )
         return Finding(_status(study), headline, "", (said,))
     top = rows[0]
-    figure = f"{on.label} on validation: {units.score(top.score, on, unit=True)} (n = 1: one seed, so no interval)"
-    sure = ["No. It is one training with one seed, chosen among " + units.plural(len(rows), "full-length run") + ".", OVER_REPORT]
+    shown = f"{units.score(top.score, on, unit=True)} {on.label} on validation"
+    headline = f"Trial {top.trial} is the best search run with {shown}; nothing is confirmed yet"
+    meaning = "One training with one seed (n = 1), so there is no standard deviation and no interval."
+    sure = [
+        f"No: it was chosen among {units.plural(len(rows), 'full-length run')} of one seed each.",
+        OVER_REPORT,
+    ]
     if result.waiting:
-        sure.append(f"{units.plural(len(result.waiting), 'configuration')} of the confirmation phase have no finished run.")
-    return Finding(_status(study), f"Trial {top.trial} is the best search run; nothing is confirmed yet", figure, tuple(sure))
+        sure.append(
+            f"{units.plural(len(result.waiting), 'configuration')} to confirm, none with a finished run."
+        )
+    return Finding(_status(study), headline, meaning, tuple(sure))
 
 
 def _status(study: Study) -> str:
@@ -123,19 +179,8 @@ def _status(study: Study) -> str:
     return f"{words.get(status, f'This study is {status}')}: {progress}. Everything below may change."
 
 
-def _with_spread(standing: Standing, *, on_test: bool, metric: str) -> str:
-    """ "82.4 ± 0.7 % (standard deviation over 5 seeds), 95 % interval of the mean 81.5 to 83.3 %" """
-    summary, on = (standing.test if on_test else standing.validation), units.scale(metric)
-    unit = f" {on.unit}" if on.unit else ""
-    if summary.n == 1:
-        return f"{units.score(summary.mean, on)}{unit} (n = 1: one seed, so no interval)"
-    spread = f"{units.score(summary.mean, on)} ± {units.score(summary.sd, on)}{unit}"
-    span = units.interval(summary.low, summary.high, on)
-    return f"{spread} (standard deviation over {summary.n} seeds), 95 % interval of the mean {span}{unit}"
-
-
 def _sure(study: Study, result: Ranking, best: Standing) -> list[str]:
-    """Is that sure: ties, what it would take, the choice of test clips, runs that are missing from the mean."""
+    """Is that sure: ties, what it would take, the choice of test clips, runs missing from the mean."""
     said = [_compared(study, result, best)]
     seeds = needed_seeds(result)
     if result.tied and seeds:
@@ -148,8 +193,8 @@ def _sure(study: Study, result: Ranking, best: Standing) -> list[str]:
         points = units.score(best.sampling_error, test)
         clips = units.plural(study.test_clips or 0, "test clip")
         said.append(
-            f"Another draw of {clips} alone would move the result by up to ± {points} {test.points} (95 %, binomial); "
-            "the intervals here cover seeds only."
+            f"The choice of the {clips} alone adds ± {points} {test.points} (95 %, binomial); "
+            "the interval above covers seeds only."
         )
     said.extend(_missing(s) for s in result.standings if s.lost and (s is best or s.tied))
     return said
@@ -161,22 +206,21 @@ def _compared(study: Study, result: Ranking, best: Standing) -> str:
         return "Only one configuration is confirmed, so there is nothing it has been compared with."
     if not result.tied:
         worst = max(s.p for s in result.standings[1:] if math.isfinite(s.p))
-        others = "the other one is" if len(result.standings) == 2 else f"all {len(result.standings) - 1} others are"
-        return f"As far as seeds go, yes: {others} clearly worse on validation ({result.test}, p {_equals(worst)} after Holm)."
-    names = ", ".join(str(s.trial) for s in result.tied[:-1])
-    last = f"{names} and {result.tied[-1].trial}" if names else str(result.tied[-1].trial)
-    trials = f"Trials {best.trial} and {last}" if len(result.tied) == 1 else f"Trials {best.trial}, {last}"
+        others = (
+            "the other one is"
+            if len(result.standings) == 2
+            else f"all {len(result.standings) - 1} others are"
+        )
+        how = f"{result.test}, p {_equals(worst)} after Holm"
+        return f"As far as seeds go, yes: {others} clearly worse on validation ({how})."
+    trials = "Trials " + _list([str(best.trial), *(str(s.trial) for s in result.tied)])
     near = result.tied[0]
-    gap = abs(near.comparison.difference) if near.comparison else math.nan
     text = f"No: {trials} cannot be told apart. "
-    if not math.isfinite(near.p):
+    if near.comparison is None or not math.isfinite(near.p):
         return text + "With a single seed, or seeds that show no spread, there is no test."
-    return (
-        text
-        + f"Their validation means lie {units.score(gap, on)} {on.points}".rstrip()
-        + (" apart" if len(result.tied) == 1 else f" apart for {best.trial} and {near.trial}")
-        + f" ({result.test}, p {_equals(near.p)} after Holm)."
-    )
+    gap = f"{units.score(abs(near.comparison.difference), on)} {on.points}".rstrip()
+    pair = "Their" if len(result.tied) == 1 else f"The nearest two ({best.trial} and {near.trial}):"
+    return f"{text}{pair} validation means lie {gap} apart ({result.test}, p {_equals(near.p)} after Holm)."
 
 
 def _equals(p: float) -> str:
@@ -216,7 +260,7 @@ def needed_seeds(result: Ranking) -> int | None:
     return seeds_to_separate(first.mean - second.mean, pooled)
 
 
-# --- cost, states, reasons -------------------------------------------------------------------------------------------
+# --- cost, states, reasons ----------------------------------------------------------------------------------
 
 
 def _outcomes(runs: pd.DataFrame) -> str:
@@ -250,7 +294,7 @@ class Reason(NamedTuple):
 
 
 def reasons(runs: pd.DataFrame) -> tuple[Reason, ...]:
-    """Why runs stopped, failed and diverged first. Texts that differ only in numbers, but for an epoch, are one kind."""
+    """Why runs stopped, failed and diverged first. Texts differing in numbers, but not in an epoch, are one."""
     groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for state in ("FAIL", "DIVERGED", "PRUNED"):
         stopped = runs[runs["state"] == state]
@@ -265,10 +309,12 @@ def reasons(runs: pd.DataFrame) -> tuple[Reason, ...]:
 
 
 def _kind(text: str) -> str:
-    return re.sub(r"(?<!epoch )(?<![\w.])[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)(?!\w)", "#", text, flags=re.I)
+    return re.sub(
+        r"(?<!epoch )(?<![\w.])[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)(?!\w)", "#", text, flags=re.I
+    )
 
 
-# --- the winner again ------------------------------------------------------------------------------------------------
+# --- the winner again ---------------------------------------------------------------------------------------
 
 
 def winner_seeds(study: Study, trial: int) -> tuple[int, ...]:
@@ -279,7 +325,7 @@ def winner_seeds(study: Study, trial: int) -> tuple[int, ...]:
 
 
 def train_command(study: Study, config: Mapping[str, Any], seed: int | None) -> str:
-    """The shell command that trains a configuration again, every word quoted, one option a line.
+    """The shell command that trains a configuration again, every word quoted, in lines a page has room for.
 
     Knobs without a value (None) keep their default and are not named.
     """
@@ -292,4 +338,16 @@ def train_command(study: Study, config: Mapping[str, Any], seed: int | None) -> 
         *([["--seed", str(seed)]] if seed is not None else []),
         *([["--set", *settings]] if settings else []),
     ]
-    return " \\\n    ".join(shlex.join(words) for words in options)
+    lines: list[str] = []
+    for number, words in enumerate(options):
+        lines += _folded_words(words, indent=4 if number else 0)
+    return " \\\n".join(lines)
+
+
+def _folded_words(words: list[str], indent: int, width: int = 76) -> list[str]:
+    lines = [" " * indent]
+    for word in map(shlex.quote, words):
+        if len(lines[-1]) + len(word) > width and lines[-1].strip():
+            lines.append(" " * (indent + 4))
+        lines[-1] += ("" if lines[-1].isspace() or not lines[-1] else " ") + word
+    return lines

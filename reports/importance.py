@@ -1,4 +1,4 @@
-"""Which knobs decided the score: PED-ANOVA over the finished full-length search runs, and over nothing else."""
+"""Which knobs decided the score: PED-ANOVA over the finished full-length search runs and nothing else."""
 
 from __future__ import annotations
 
@@ -41,17 +41,22 @@ def importance(runs: pd.DataFrame, knobs: tuple[str, ...], *, epochs: int, mode:
     if not varied:
         return Importance((), len(good), constant, "The runs do not differ in any searched knob.")
     if good["score"].nunique() == 1:
-        return Importance((), len(good), constant, "All runs have the same score, so no knob made a difference.")
+        return Importance(
+            (), len(good), constant, "All runs have the same score, so no knob made a difference."
+        )
     shares = _ped_anova(good, varied, mode)
     if not math.isfinite(sum(shares.values())) or sum(shares.values()) <= 0:
-        return Importance((), len(good), constant, "No knob separates the best of these runs from the others.")
+        return Importance(
+            (), len(good), constant, "No knob separates the best of these runs from the others."
+        )
     ordered = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
     return Importance(tuple((k, float(v)) for k, v in ordered), len(good), constant, "")
 
 
 def _too_few(found: int, epochs: int) -> str:
     runs = "run has" if found == 1 else "runs have"
-    return f"{found or 'No'} search {runs} finished all {epochs} epochs; importance needs at least {FEWEST_RUNS}."
+    counted = f"{found or 'No'} search {runs} finished all {epochs} epochs"
+    return f"{counted}; importance needs at least {FEWEST_RUNS}."
 
 
 def _ped_anova(good: pd.DataFrame, knobs: list[str], mode: str) -> dict[str, float]:
@@ -62,8 +67,7 @@ def _ped_anova(good: pd.DataFrame, knobs: list[str], mode: str) -> dict[str, flo
 
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    direction = "maximize" if mode == "max" else "minimize"
-    study = optuna.create_study(direction=direction)
+    study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
     columns = {knob: [_plain(v) for v in good[f"config.{knob}"]] for knob in knobs}
     spans = {knob: _distribution(optuna, values) for knob, values in columns.items()}
     for index, score in enumerate(good["score"]):
@@ -80,7 +84,7 @@ def _ped_anova(good: pd.DataFrame, knobs: list[str], mode: str) -> dict[str, flo
 
 
 def _distribution(optuna: Any, values: list[Any]) -> Any:
-    """The span of the values seen; a float over more than a factor of 20 counts as logarithmic."""
+    """The span of the values seen; floats are logarithmic where `logarithmic` says so."""
     seen = [v for v in values if v is not None]
     if any(isinstance(v, bool | str) for v in seen):
         return optuna.distributions.CategoricalDistribution(sorted(set(seen), key=repr))
@@ -91,8 +95,16 @@ def _distribution(optuna: Any, values: list[Any]) -> Any:
 
 
 def logarithmic(values: list[Any]) -> bool:
-    """Whether numbers spread over more than a factor of 20, all positive: read on a logarithmic axis."""
-    return min(values) > 0 and max(values) / min(values) > 20
+    """Whether positive numbers over more than a factor of 10 lie more evenly on a logarithmic axis."""
+    if min(values) <= 0 or max(values) / min(values) <= 10:
+        return False
+    return _unevenness(np.log(values)) < _unevenness(np.asarray(values, dtype=float))
+
+
+def _unevenness(values: np.ndarray) -> float:
+    """Kolmogorov-Smirnov distance from an even spread between the extremes."""
+    ordered = np.sort((values - values.min()) / (values.max() - values.min()))
+    return float(np.abs(ordered - (np.arange(len(ordered)) + 0.5) / len(ordered)).max())
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,8 @@
-"""`report.ipynb` from the cell script, executed beside the study's files, and `report.html` from its outputs."""
+"""`report.ipynb` from the cell script, executed beside the study's files; `report.html` from its outputs."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -23,10 +24,10 @@ KERNEL = "python3"
 
 
 def build(folder: Path) -> Path:
-    """Write `report.ipynb` and `report.html` into a study folder, replacing older ones whole; returns the page.
+    """Write `report.ipynb` and `report.html` into a study folder, replacing older ones; returns the page.
 
-    Raises collect.StudyError when the folder is not a readable study, nbclient's CellExecutionError (after writing the
-    notebook up to there) when a cell fails.
+    Raises collect.StudyError when the folder is not a readable study, nbclient's CellExecutionError (after
+    writing the notebook up to there) when a cell fails.
     """
     study = collect.load(folder)  # a bad folder is one clear line here, not a kernel's traceback
     root = study.folder.resolve()
@@ -41,7 +42,7 @@ def build(folder: Path) -> Path:
 
 
 def from_script(text: str) -> nbformat.NotebookNode:
-    """A notebook from `# %%` blocks; what stands before the first is the script's own comment and left out."""
+    """A notebook from `# %%` blocks; what stands before the first is the script's own comment."""
     blocks = re.split(r"^# %%", text, flags=re.M)[1:]
     cells = []
     for number, block in enumerate(blocks):
@@ -54,18 +55,22 @@ def from_script(text: str) -> nbformat.NotebookNode:
         cell["id"] = f"cell-{number:02d}"
         cells.append(cell)
     spec = {"name": KERNEL, "display_name": "Python 3", "language": "python"}
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec, "language_info": {"name": "python"}})
+    return nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": spec, "language_info": {"name": "python"}}
+    )
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
-    """Run all cells in `folder` with this very interpreter, on the loopback address only.
+    """Run all cells in `folder` with this very interpreter, over sockets in a private folder.
 
-    The kernel reads no kernelspec, profile or startup file of the user, and never imports from the study folder: a file
-    named pandas.py in it stays data.
+    The kernel reads no kernelspec, profile or startup file of the user, and never imports from the study
+    folder: a file named pandas.py in it stays data. (Windows has no such sockets: there it is the loopback address.)
     """
     with tempfile.TemporaryDirectory(prefix="scenetune-report-") as scratch:
-        manager = AsyncKernelManager(kernel_name=KERNEL, kernel_spec_manager=_kernelspec(Path(scratch)), ip="127.0.0.1")
+        manager = AsyncKernelManager(kernel_name=KERNEL, kernel_spec_manager=_kernelspec(Path(scratch)))
         manager.connection_file = str(Path(scratch) / "connection.json")
+        if os.name == "posix":
+            manager.transport, manager.ip = "ipc", str(Path(scratch) / "kernel")
         client = NotebookClient(
             notebook,
             km=manager,
@@ -80,11 +85,11 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
 def _kernelspec(scratch: Path) -> KernelSpecManager:
     """The only kernel known: `-P` and `ignore_cwd` keep the working directory off the import path."""
     command = [sys.executable, "-P", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    options = ["--InteractiveShellApp.ignore_cwd=True", "--HistoryManager.enabled=False"]
+    options = ["--InteractiveShellApp.ignore_cwd=True", "--HistoryManager.enabled=False", "--log-level=ERROR"]
     home = scratch / "kernels" / KERNEL
     home.mkdir(parents=True)
     spec = {"argv": command + options, "display_name": "Python 3", "language": "python"}
-    (home / "kernel.json").write_text(nbformat.json.dumps(spec))
+    (home / "kernel.json").write_text(json.dumps(spec))
     return KernelSpecManager(kernel_dirs=[str(home.parent)], ensure_native_kernel=False)
 
 
@@ -97,15 +102,19 @@ def _environment(scratch: Path) -> dict[str, str]:
 
 
 def to_html(notebook: nbformat.NotebookNode, *, title: str) -> str:
-    """One self-contained page of the notebook's outputs: pictures and style inside, no code, no script, no reference."""
+    """One self-contained page of the notebook's outputs: pictures and style inside, no code, no script."""
     exporter = HTMLExporter(raw_template=(TEMPLATES / "page.html.j2").read_text(encoding="utf-8"))
-    resources = {"title": title, "css": (TEMPLATES / "page.css").read_text(encoding="utf-8"), "sections": sections(notebook)}
+    resources = {
+        "title": title,
+        "css": (TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        "sections": sections(notebook),
+    }
     body, _ = exporter.from_notebook_node(notebook, resources=resources)
     return body
 
 
 def sections(notebook: nbformat.NotebookNode) -> list[dict[str, Any]]:
-    """The page's parts: {"id", "title", "lead" (paragraph), "outputs" (one list a code cell)}; the first has no title."""
+    """The page's parts: {"id", "title", "lead", "outputs" (one list a code cell)}; the first has no title."""
     parts: list[dict[str, Any]] = [{"id": "top", "title": "", "lead": "", "outputs": []}]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":

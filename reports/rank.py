@@ -1,7 +1,7 @@
-"""What won, and is that sure: repeated trainings of the same configurations compared with each other and with papers.
+"""What won, and is that sure: repeated trainings of configurations, compared with each other and with papers.
 
 Configurations are chosen by their validation mean. Test means are reported beside it and choose nothing. Only
-finished trainings of full length are ever averaged; single search runs have a table of their own (`search_table`).
+finished trainings of full length are averaged; single search runs have a table of their own (`search_table`).
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Standing(NamedTuple):
     """One confirmed configuration.
 
     rank            1 is best; equal means share a rank
-    p               against the best, Holm-corrected over all comparisons; NaN for the best and where untestable
-    tied            cannot be told apart from the best (also where nothing can be tested); the best itself is not "tied"
-    sampling_error  95 % half-width of the test mean from the choice of test clips alone; NaN where not a share of clips
-    lost            runs that are not in the mean, by state ("SHORT" = finished below full length, "NAN" = no score)
+    p               against the best, Holm-corrected over all comparisons; NaN for the best and if untestable
+    tied            cannot be told apart from the best, or cannot be tested; False for the best itself
+    sampling_error  95 % half-width of the test mean from the choice of clips; NaN if not a share of clips
+    lost            runs not in the mean, by state ("SHORT": finished below full length, "NAN": no score)
     """
 
     rank: int
@@ -77,7 +77,7 @@ class Standing(NamedTuple):
 class Ranking(NamedTuple):
     """The confirmed configurations, best first.
 
-    test      "paired t-test" when every repeat ran with the same seed in both configurations, else "Welch t-test"
+    test      "paired t-test" if all shared repeats ran with the same seeds, else "Welch t-test"
     waiting   confirmed configurations without a single usable run: trial -> why, by state
     differing knobs on which the standings differ
     """
@@ -121,7 +121,7 @@ class Verdict(NamedTuple):
     high: float
 
 
-# --- one sample, two samples -----------------------------------------------------------------------------------------
+# --- one sample, two samples --------------------------------------------------------------------------------
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -142,14 +142,16 @@ def summarise(values: Sequence[float]) -> Summary:
 def compare(
     a: Sequence[float], b: Sequence[float], test: Literal["welch", "pooled", "paired"] = "welch"
 ) -> Comparison:
-    """Two-sided t-test of mean(a) - mean(b): Welch (unequal variances), pooled (Student, equal variances) or paired.
+    """Two-sided t-test of mean(a) - mean(b): Welch, pooled (Student, equal variances) or paired.
 
-    All NaN but the difference when a sample has one run, or when the runs show no spread at all and differ: three
-    times the same number is a coarse metric, not certainty.
+    All NaN but the difference when a sample has one run, or when the runs differ but show no spread at all:
+    three times the same number is a coarse metric, not certainty.
     """
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if test == "paired" and len(first) != len(second):
-        raise ValueError(f"a paired test needs as many runs on both sides, found {len(first)} and {len(second)}")
+        raise ValueError(
+            f"a paired test needs as many runs on both sides, found {len(first)} and {len(second)}"
+        )
     if min(len(first), len(second)) == 0:
         return Comparison(test, NAN, NAN, NAN, NAN, NAN, NAN)
     difference = float(first.mean() - second.mean())
@@ -220,7 +222,7 @@ def seeds_to_separate(difference: float, sd: float, power: float = POWER, alpha:
 
 
 def _power(effect: float, n: int, alpha: float) -> float:
-    """Power of the two-sided two-sample t-test, n runs each, for a difference of `effect` standard deviations."""
+    """Power of the two-sided t-test, n runs each, for a difference of `effect` standard deviations."""
     df = 2 * n - 2
     critical = stats.t.ppf(1 - alpha / 2, df)
     centre = effect * math.sqrt(n / 2)
@@ -228,13 +230,13 @@ def _power(effect: float, n: int, alpha: float) -> float:
 
 
 def sampling_error(share: float, clips: int | None) -> float:
-    """95 % half-width of a share of `clips` from the choice of clips alone (binomial, normal approximation)."""
+    """95 % half-width of a share of `clips` from the choice of clips (binomial, normal approximation)."""
     if not clips or not math.isfinite(share) or not 0 <= share <= 1:
         return NAN
     return float(stats.norm.ppf(1 - ALPHA / 2)) * math.sqrt(share * (1 - share) / clips)
 
 
-# --- the confirmed ---------------------------------------------------------------------------------------------------
+# --- the confirmed ------------------------------------------------------------------------------------------
 
 
 def usable(runs: pd.DataFrame, epochs: int) -> pd.DataFrame:
@@ -243,16 +245,21 @@ def usable(runs: pd.DataFrame, epochs: int) -> pd.DataFrame:
 
 
 def ranking(
-    runs: pd.DataFrame, *, epochs: int, mode: str = "max", test_metric: str = "", test_clips: int | None = None
+    runs: pd.DataFrame,
+    *,
+    epochs: int,
+    mode: str = "max",
+    test_metric: str = "",
+    test_clips: int | None = None,
 ) -> Ranking:
     """Rank the configurations of the confirmation phase by the mean of `score`.
 
     epochs       full length; shorter runs are left out and counted in `lost`
-    test_metric  column reported (never ranked by); test_clips sizes its sampling error when it is a share of clips
+    test_metric  column reported, never ranked by; test_clips sizes its sampling error if a share of clips
     """
     confirm = runs[runs["phase"] == "confirm"]
-    groups = {int(t): g.sort_values("repeat") for t, g in usable(confirm, epochs).groupby("trial")}
-    lost = {int(t): _lost(group, epochs) for t, group in confirm.groupby("trial")}
+    groups = _by_trial(usable(confirm, epochs))
+    lost = {trial: _lost(group, epochs) for trial, group in _by_trial(confirm).items()}
     waiting = {trial: counts for trial, counts in lost.items() if trial not in groups}
     if not groups:
         return Ranking((), waiting, "", ())
@@ -271,6 +278,13 @@ def ranking(
         standings.append(standing._replace(rank=above.rank if above and alike else len(standings) + 1))
     test = "paired t-test" if paired else "Welch t-test"
     return Ranking(tuple(standings), waiting, test, differing([s.config for s in standings]))
+
+
+def _by_trial(runs: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    return {
+        trial: runs[runs["trial"] == trial].sort_values("repeat")
+        for trial in sorted({int(t) for t in runs["trial"]})
+    }
 
 
 def _standing(
@@ -306,12 +320,11 @@ def is_share_of_clips(metric: str) -> bool:
 
 def _lost(group: pd.DataFrame, epochs: int) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for row in group.itertuples(index=False):
-        state = str(row.state)
+    for state, done, score in zip(group["state"], group["epochs"], group["score"]):
         if state == "COMPLETE":
-            if row.epochs < epochs:
+            if done < epochs:
                 state = "SHORT"
-            elif not math.isfinite(row.score):
+            elif not math.isfinite(score):
                 state = "NAN"
             else:
                 continue
@@ -351,17 +364,25 @@ def _key(value: Any) -> str:
     return repr(float(value)) if isinstance(value, int | float | np.number) else repr(value)
 
 
+def label(result: Ranking, standing: Standing) -> str:
+    """What tells a configuration from the others in words: at most two choices that differ, "" if none."""
+    words = [n for n in result.differing if all(isinstance(s.config.get(n), str) for s in result.standings)]
+    return ", ".join(str(standing.config[name]) for name in words[:2])
+
+
 def search_table(runs: pd.DataFrame, *, epochs: int, mode: str = "max") -> tuple[SearchRow, ...]:
     """The full-length search runs, best first: one seed each, so neighbours in this table say nothing."""
     good = usable(runs[runs["phase"] == "search"], epochs)
     good = good.sort_values(["score", "trial"], ascending=[mode == "min", True])
     return tuple(
-        SearchRow(int(r.trial), float(r.score), float(r.parameters), str(r.origin))
-        for r in good[["trial", "score", "parameters", "origin"]].itertuples(index=False)
+        SearchRow(int(trial), float(score), float(parameters), str(origin))
+        for trial, score, parameters, origin in zip(
+            good["trial"], good["score"], good["parameters"], good["origin"]
+        )
     )
 
 
-# --- against the papers ----------------------------------------------------------------------------------------------
+# --- against the papers -------------------------------------------------------------------------------------
 
 
 def verdict(
@@ -377,7 +398,9 @@ def verdict(
     same = next((s for s in result.standings if _agrees(row.get("values") or {}, s.config)), None)
     ours, against = (same, "the same configuration") if same else (result.best, "the winner")
     if ours.test.n < 2:
-        return _refused(f"ours has {ours.test.n} test run{'s' if ours.test.n != 1 else ''}; a comparison needs 2")
+        return _refused(
+            f"ours has {ours.test.n} test run{'s' if ours.test.n != 1 else ''}; a comparison needs 2"
+        )
     spread = published_spread(row.get("spread"), str(row.get("spread_kind", "")))
     if spread is None:
         return _refused("its ± is unknown")
@@ -414,7 +437,7 @@ def _plain(name: str) -> str:
 
 
 def _agrees(values: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether every knob the published row names has that value here; a row that names none agrees with nothing."""
+    """Whether every knob the published row names has that value here; naming none agrees with none."""
     return bool(values) and all(k in config and _key(v) == _key(config[k]) for k, v in values.items())
 
 

@@ -1,7 +1,8 @@
-"""The report's tables as plain text values; `markup` turns them into HTML, `as_text` into a terminal's lines."""
+"""The report's tables as plain text; `markup` turns them into HTML, `as_text` into a terminal's lines."""
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -37,12 +38,12 @@ def leaderboard(study: Study, result: Ranking) -> Table:
         "rank",
         "trial",
         f"test{unit}",
-        "test 95 % interval",
-        "largest deviation",
-        f"validation{unit}",
-        "validation 95 % interval",
         "n",
         "against the best",
+        "test, 95 % interval",
+        "test, largest deviation",
+        f"validation{unit}",
+        "validation, 95 % interval",
         "parameters",
         "from",
     )
@@ -51,12 +52,12 @@ def leaderboard(study: Study, result: Ranking) -> Table:
             str(s.rank),
             str(s.trial),
             _mean_sd(s.test.mean, s.test.sd, test),
+            _runs(s),
+            _against(s, place),
             units.interval(s.test.low, s.test.high, test),
             units.score(s.test.max_deviation, test),
             _mean_sd(s.validation.mean, s.validation.sd, val),
             units.interval(s.validation.low, s.validation.high, val),
-            _runs(s),
-            _against(s, place),
             units.size(s.parameters),
             _origin(s.origin),
         )
@@ -64,13 +65,13 @@ def leaderboard(study: Study, result: Ranking) -> Table:
     )
     waiting = ", ".join(f"trial {t} ({_counts(c)})" for t, c in result.waiting.items())
     note = f"Without a finished run: {waiting}." if waiting else ""
-    return Table(columns, rows, frozenset({0, 1, 2, 3, 4, 5, 6, 9}), frozenset({0} if rows else ()), note)
+    return Table(columns, rows, frozenset({0, 1, 2, 5, 6, 7, 8, 9}), frozenset({0} if rows else ()), note)
 
 
 def _mean_sd(mean: float, sd: float, on: units.Scale) -> str:
-    spread = units.score(sd, on)
+    """ "82.4 ± 0.7", the mean alone where there is no spread, "–" where there is nothing."""
     text = units.score(mean, on)
-    return text if text == units.NONE else f"{text} ± {spread}"
+    return f"{text} ± {units.score(sd, on)}" if math.isfinite(sd) else text
 
 
 def _runs(standing: Standing) -> str:
@@ -85,10 +86,10 @@ def _against(standing: Standing, place: int) -> str:
     if place == 0:
         return "best"
     if standing.p != standing.p:
-        return "cannot be told apart (no test)"
+        return "tied (no test)"
     text = units.p_value(standing.p)
     p = text if text.startswith("<") else f"= {text}"
-    return f"cannot be told apart, p {p}" if standing.tied else f"worse, p {p}"
+    return f"tied, p {p}" if standing.tied else f"worse, p {p}"
 
 
 def _origin(origin: str) -> str:
@@ -127,23 +128,35 @@ def best_knobs(study: Study, config: Mapping[str, Any]) -> Table:
     pins = study.record.get("pins") or {}
     ordered = sorted(config, key=lambda name: (name not in searched, name not in pins))
     rows = tuple(
-        (name, units.knob(config[name]), "searched" if name in searched else "pinned" if name in pins else "default")
+        (
+            name,
+            units.knob(config[name]),
+            "searched" if name in searched else "pinned" if name in pins else "default",
+        )
         for name in ordered
     )
     return Table(("knob", "value", "chosen by"), rows, frozenset({1}))
 
 
 def published_rows(judged: tuple[Comparable, ...], result: Ranking, study: Study) -> tuple[Table, Table]:
-    """(rows with a verdict, rows that cannot be compared), each without the columns that say the same everywhere."""
+    """(rows with a verdict, rows that cannot be compared)."""
     on = units.scale(study.test_metric)
     by_trial = {s.trial: s for s in result.standings}
     comparable = [item for item in judged if item.verdict.trial is not None]
     others = [item for item in judged if item.verdict.trial is None]
     unit = f", {on.unit}" if on.unit else ""
     first = Table(
-        ("paper", "row", f"published{unit}", f"ours{unit}", f"difference, {on.points or 'absolute'} (95 % interval)", "verdict"),
+        (
+            "paper",
+            "row",
+            f"published{unit}",
+            f"ours{unit}",
+            "verdict",
+            f"difference, {on.points or 'absolute'}",
+            "ours is",
+        ),
         tuple(_comparable_row(item, by_trial, on) for item in comparable),
-        frozenset({2, 3, 4}),
+        frozenset({2, 3}),
     )
     second = Table(
         ("paper", "row", "corpus", "split", "published", "why not comparable"),
@@ -162,9 +175,10 @@ def _comparable_row(item: Comparable, by_trial: Mapping[int, Standing], on: unit
         str(row.get("paper", "")),
         f"{row.get('table', '')}, {row.get('row', '')}".strip(", "),
         _printed(row),
-        f"{shown} (trial {found.trial}, {found.against})",
-        f"{units.number(found.difference * on.factor, 1 if on.unit else 3, sign=True)} ({span})",
+        shown,
         found.word,
+        f"{units.number(found.difference * on.factor, 1 if on.unit else 3, sign=True)} ({span})",
+        f"trial {found.trial}, {found.against}",
     )
 
 
@@ -172,7 +186,14 @@ def _other_row(item: Comparable) -> tuple[str, ...]:
     row = item.row
     why = item.verdict.word.removeprefix("not comparable: ")
     where = f"{row.get('table', '')}, {row.get('row', '')}".strip(", ")
-    return (str(row.get("paper", "")), where, str(row.get("corpus", "")), str(row.get("split", "")), _printed(row), why)
+    return (
+        str(row.get("paper", "")),
+        where,
+        str(row.get("corpus", "")),
+        str(row.get("split", "")),
+        _printed(row),
+        why,
+    )
 
 
 def _printed(row: Mapping[str, Any]) -> str:
@@ -184,7 +205,7 @@ def _printed(row: Mapping[str, Any]) -> str:
     return f"{text} ± {units.score(float(spread), on, places)}" if isinstance(spread, int | float) else text
 
 
-# --- all runs --------------------------------------------------------------------------------------------------------
+# --- all runs -----------------------------------------------------------------------------------------------
 
 STATE_WORDS = {
     "COMPLETE": "finished",
@@ -198,7 +219,8 @@ STATE_WORDS = {
 def reason_table(study: Study) -> Table:
     """Why runs did not finish: failed and diverged first, kinds of reasons with counts."""
     rows = tuple(
-        (STATE_WORDS.get(r.state, r.state), str(r.runs), r.example, _some(r.trials)) for r in reasons(study.runs)
+        (STATE_WORDS.get(r.state, r.state), str(r.runs), r.example, _some(r.trials))
+        for r in reasons(study.runs)
     )
     return Table(("what happened", "runs", "reason (of one of them)", "trials"), rows, frozenset({1}))
 
@@ -216,24 +238,28 @@ def all_runs(study: Study) -> Table:
     runs = runs.sort_values(["_first", "phase", "trial", "repeat"], ascending=[True, False, True, True])
     rows = tuple(
         (
-            f"{r.trial}" + (f" / {r.repeat}" if r.repeat else ""),
-            {"confirm": "confirmation"}.get(str(r.phase), str(r.phase)),
-            STATE_WORDS.get(str(r.state), str(r.state)),
-            str(r.epochs),
-            units.score(float(r.score), on),
-            units.duration(float(r.seconds)),
-            str(r.seed),
-            _origin(str(r.origin)),
-            str(r.reason),
+            f"{r['trial']}" + (f" / {r['repeat']}" if r["repeat"] else ""),
+            {"confirm": "confirmation"}.get(r["phase"], r["phase"]),
+            STATE_WORDS.get(r["state"], r["state"]),
+            str(r["epochs"]),
+            units.score(r["score"], on),
+            units.duration(r["seconds"]),
+            str(r["seed"]),
+            _origin(r["origin"]),
+            r["reason"],
         )
-        for r in runs.head(LONGEST).itertuples(index=False)
+        for r in runs.head(LONGEST).to_dict("records")
     )
-    note = f"The first {LONGEST} of {len(runs):,} runs; all are in trials.parquet." if len(runs) > LONGEST else ""
+    note = (
+        f"The first {LONGEST} of {len(runs):,} runs; all are in trials.parquet."
+        if len(runs) > LONGEST
+        else ""
+    )
     columns = ("trial / repeat", "phase", "state", "epochs", _header(on), "time", "seed", "from", "reason")
     return Table(columns, rows, frozenset({0, 3, 4, 5, 6}), note=note)
 
 
-# --- provenance ------------------------------------------------------------------------------------------------------
+# --- provenance ---------------------------------------------------------------------------------------------
 
 MAIN_PACKAGES = ("scenetune", "torch", "torchaudio", "ray", "optuna", "numpy", "pandas", "webdataset")
 
@@ -269,7 +295,10 @@ def provenance(study: Study) -> Table:
 
 def _audio(data: Mapping[str, Any]) -> str:
     rate, channels, seconds = data.get("sample_rate"), data.get("channels"), data.get("seconds")
-    parts = [f"{rate:,} Hz" if isinstance(rate, int) else "", f"{channels} channel{'s' if channels != 1 else ''}"]
+    parts = [
+        f"{rate:,} Hz" if isinstance(rate, int) else "",
+        f"{channels} channel{'s' if channels != 1 else ''}",
+    ]
     parts.append(f"clips of up to {seconds:g} s" if isinstance(seconds, int | float) else "")
     return ", ".join(part for part in parts if part)
 
@@ -283,9 +312,10 @@ def _hardware(hardware: Mapping[str, Any], gpus: list[Any]) -> str:
 
 
 def _search(record: Mapping[str, Any]) -> str:
+    plan = f"{record.get('trials')} trials of up to {record.get('epochs')} epochs"
+    methods = f"sampler {record.get('sampler')}, pruner {record.get('pruner')}"
     return (
-        f"{record.get('trials')} trials of up to {record.get('epochs')} epochs, sampler {record.get('sampler')}, "
-        f"pruner {record.get('pruner')}; {record.get('confirm')} configurations confirmed over {record.get('seeds')} seeds"
+        f"{plan}, {methods}; the best {record.get('confirm')} confirmed over {record.get('seeds')} seeds each"
     )
 
 
@@ -298,7 +328,7 @@ def all_versions(study: Study) -> Table:
 def as_text(table: Table, columns: tuple[str, ...] | None = None) -> str:
     """A table as aligned lines for a terminal; `columns` picks some of them in their order."""
     picked = [table.columns.index(c) for c in columns] if columns else list(range(len(table.columns)))
-    lines = [[table.columns[i] for i in picked], *([_flat(row[i]) for i in picked] for row in table.rows)]
+    lines = [[table.columns[i] for i in picked], *([one_line(row[i]) for i in picked] for row in table.rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(picked))]
     return "\n".join(
         "  ".join(
@@ -309,6 +339,6 @@ def as_text(table: Table, columns: tuple[str, ...] | None = None) -> str:
     )
 
 
-def _flat(text: str) -> str:
+def one_line(text: str) -> str:
     """One line without control characters: a name must not be able to move a terminal's cursor."""
     return "".join(c if c.isprintable() else " " for c in text)

@@ -76,7 +76,7 @@ def p_value(p: float) -> str:
 
 
 def knob(value: Any) -> str:
-    """A knob's value as a person writes it and as `--set` reads it: 2.0 -> "2", 1e-05 -> "1e-05", None -> "none"."""
+    """A knob's value as `--set` reads it: 2.0 -> "2", 1e-05 -> "1e-05", True -> "true", None -> "none"."""
     if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
         return "none"
     if isinstance(value, bool | np.bool_):
@@ -126,7 +126,7 @@ def duration(seconds: float) -> str:
 
 
 def instant(text: Any) -> str:
-    """An ISO 8601 time as "2026-11-20 20:33 UTC"; whatever else it is comes back as it was, nothing as "–"."""
+    """An ISO 8601 time as "2026-11-20 20:33 UTC"; any other text comes back as it was, nothing as "–"."""
     if not text:
         return NONE
     try:

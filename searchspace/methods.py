@@ -30,7 +30,7 @@ class Asha:
     """Asynchronous successive halving, the stopping kind (Li et al., MLSys 2020).
 
     Rungs lie at `grace`, `grace`·η, `grace`·η² … epochs below the full length. A trial at a rung goes on if it is among
-    the best 1/η of all values seen there so far (at least one always is). The rule reads intermediate values only, so a
+    the best 1/η of all values seen there so far; fewer than η values stop nobody. The rule reads intermediate values only, so a
     reopened study has its rungs back.
     """
 
@@ -46,7 +46,9 @@ class Asha:
         if epoch not in self.rungs(epochs):
             return None
         ranked = sorted((v for v in seen if math.isfinite(v)), reverse=True)
-        cut_off = ranked[max(1, len(ranked) // self.reduction) - 1]
+        if len(ranked) < self.reduction:
+            return None
+        cut_off = ranked[len(ranked) // self.reduction - 1]
         if value >= cut_off:
             return None
         return f"{value:.4f} < {cut_off:.4f}, the cut-off at epoch {epoch} among {len(ranked)} trials"

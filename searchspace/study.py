@@ -112,12 +112,20 @@ class Ledger:
         return sum("values" in t.user_attrs and t.state != TrialState.WAITING for t in self._trials())
 
     def report(self, job: Job, epoch: int, value: float) -> str | None:
-        """Write down the objective after `epoch`; the reason to stop the trial there, or None to go on."""
+        """Write down the objective after `epoch`; the reason to stop the trial there, or None to go on.
+
+        The verdict is written before the value: an epoch the ledger knows has been judged, and is not judged again (a
+        second report of it repeats the verdict) when more trials have come to its rung in between.
+        """
+        known = self._trials()[job.number]
+        if epoch in known.intermediate_values:
+            return known.user_attrs.get("reason") if epoch == max(known.intermediate_values) else None
+        others = [t.intermediate_values[epoch] for t in self._trials() if epoch in t.intermediate_values]
+        reason = None if epoch >= job.epochs else self.pruner.stop_reason(value, epoch, job.epochs, [*others, value])
+        if reason:
+            self._storage.set_trial_user_attr(self._id(job), "reason", reason)
         self._storage.set_trial_intermediate_value(self._id(job), epoch, value)
-        if epoch >= job.epochs:
-            return None
-        seen = [t.intermediate_values[epoch] for t in self._trials() if epoch in t.intermediate_values]
-        return self.pruner.stop_reason(value, epoch, job.epochs, seen)
+        return reason
 
     def finish(
         self, job: Job, outcome: str, reason: str = "", details: Mapping[str, Any] | None = None

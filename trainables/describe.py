@@ -82,7 +82,9 @@ def describe(
 
 
 def features_shape(model: nn.Module, audio: AudioFormat) -> tuple[int, ...]:
-    """Shape (1, C, T, F) of what `from_features` reads for one clip; the front end's filters are small and real."""
+    """Shape (1, C, T, F) of what `from_features` reads for one clip; the front end's filters are small and
+    real.
+    """
     frontend: Any = model.frontend
     return tuple(frontend.raw(torch.zeros(1, audio.channels, audio.samples)).shape)
 
@@ -90,8 +92,8 @@ def features_shape(model: nn.Module, audio: AudioFormat) -> tuple[int, ...]:
 def count_macs(model: nn.Module, features: tuple[int, ...]) -> dict[str, int]:
     """Multiply-accumulates of `model.from_features` on the meta device: by part, and "" for the whole.
 
-    FlopCounterMode counts two operations a multiply-accumulate. On real devices it misses fused attention, which the
-    meta device does not have.
+    FlopCounterMode counts two operations a multiply-accumulate. On real devices it misses fused attention,
+    which the meta device does not have.
     """
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
@@ -158,8 +160,8 @@ def _labels(request: Request) -> LabelSpace:
 def _audio(request: Request) -> AudioFormat:
     if request.sample_rate < 1 or not 0 < request.seconds < 3600:
         raise ValueError(
-            f"--seconds {request.seconds:g} --sample-rate {request.sample_rate}: expected a length above 0 and below "
-            "3600 s and a rate above 0 Hz"
+            f"--seconds {request.seconds:g} --sample-rate {request.sample_rate}: expected a length above 0 "
+            "and below 3600 s, and a rate above 0 Hz"
         )
     return AudioFormat(request.sample_rate, 1, round(request.seconds * request.sample_rate))
 

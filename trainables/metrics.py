@@ -49,9 +49,7 @@ class Scores:
         return merged
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The collected rows by name, in order of clip number, every clip once. Empty if nothing was
-        added.
-        """
+        """The collected rows by name, in order of clip number, every clip once; {} if nothing was added."""
         if not self._batches:
             return {}
         names = self._batches[0].keys()
@@ -60,7 +58,7 @@ class Scores:
         return {name: values[first] for name, values in joined.items()}
 
     def compute(self) -> dict[str, float]:
-        """scene_accuracy, scene_accuracy_macro and, with an event branch, event_map, event_auc,
+        """scene_accuracy, scene_accuracy_macro; with an event branch event_map, event_auc,
         event_auc_per_clip.
 
         Each in [0, 1]; NaN where nothing is to be averaged or a score is not a number.
@@ -112,30 +110,25 @@ def average_precision(scores: np.ndarray, present: np.ndarray, known: np.ndarray
     or with a score that is not a number.
     """
     present = present & known
-    lowered = np.where(known, scores, -np.inf)  # unknown entries rank last and are never counted
-    above = rankdata(
-        -lowered, method="max", axis=0
-    )  # how many entries score at least as high; an unknown never does
-    order = np.argsort(-lowered, axis=0, kind="stable")
-    hits = np.take_along_axis(present, order, 0).cumsum(0)
-    hits_above = np.take_along_axis(hits, above.astype(np.int64) - 1, 0)
+    falling = np.where(known & np.isfinite(scores), -scores, np.inf)  # unknown entries come last
+    above = rankdata(falling, method="max", axis=0).astype(np.int64)  # how many score at least as high
+    hits = np.take_along_axis(present, np.argsort(falling, axis=0), 0).cumsum(0)
+    hits_above = np.take_along_axis(hits, above - 1, 0)
     with np.errstate(invalid="ignore"):
         ap = np.where(present, hits_above / above, 0.0).sum(0) / present.sum(0)
     return np.where(_usable(scores, known), ap, np.nan)
 
 
 def roc_auc(scores: np.ndarray, present: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(E,) area under the ROC curve of every column of `scores` (N, E), over the rows where `known` (N, E) is
-    true.
+    """(E,) area under the ROC curve of every column of `scores` (N, E), over the rows where `known` is true.
 
     The share of (positive, negative) pairs in the right order, a tie counting half (Mann-Whitney), from
     average ranks. NaN for a column without both a known positive and a known negative or with a score that is
     not a number.
     """
     present = present & known
-    ranks = rankdata(
-        np.where(known, scores, np.inf), axis=0
-    )  # unknown entries rank above all and change no other rank
+    rising = np.where(known & np.isfinite(scores), scores, np.inf)  # unknown entries change no other's rank
+    ranks = rankdata(rising, axis=0)
     positives, negatives = present.sum(0), (known & ~present).sum(0)
     with np.errstate(invalid="ignore"):
         right = np.where(present, ranks, 0.0).sum(0) - positives * (positives + 1) / 2

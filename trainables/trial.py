@@ -111,7 +111,7 @@ class Conductor:
         self.ledger, self.place, self.progress = ledger, place, progress
         self.live: dict[str, Job] = {}
         self.began: dict[str, float] = {}
-        self.stopped: dict[str, str] = {}
+        self.verdicts: dict[str, tuple[str, str]] = {}
         self.again = [job for job in ledger.unfinished() if not self._caught_up(job)]
 
     def next_job(self, trial_id: str) -> dict[str, Any] | None:
@@ -125,39 +125,37 @@ class Conductor:
 
     def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
         """Write down an epoch; whether the trial goes on."""
-        job = self.live[trial_id]
-        if "diverged" in metrics:
-            return False
-        value = float(metrics[self.place.objective])
-        if not math.isfinite(value):
-            self.stopped[trial_id] = f"diverged: {self.place.objective} is {value}"
-            return False
-        reason = self.ledger.report(job, int(metrics["epoch"]), value)
-        self.progress.epoch(job, metrics, value)
-        if reason:
-            self.stopped[trial_id] = reason
-        return reason is None
+        verdict = self._judge(self.live[trial_id], metrics)
+        if verdict:
+            self.verdicts[trial_id] = verdict
+        return verdict is None
 
     def complete(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """Tell the ledger how a trial ended that did not fail."""
         if trial_id not in self.live:
             return
-        if trial_id not in self.stopped:  # Tune does not show the last result ("done") to the scheduler
+        if trial_id not in self.verdicts:  # Tune does not show the last result ("done") to the scheduler
             self.result(trial_id, metrics)
-        job, reason = self.live.pop(trial_id), self.stopped.pop(trial_id, "")
-        if "diverged" in metrics:
-            outcome, reason = "DIVERGED", str(metrics["diverged"])
-        elif reason:
-            outcome = "DIVERGED" if reason.startswith("diverged") else "PRUNED"
-        else:
-            outcome = "COMPLETE"
-        self._finish(job, outcome, reason, metrics, time.monotonic() - self.began[trial_id])
+        job = self.live.pop(trial_id)
+        outcome, reason = self.verdicts.pop(trial_id, ("COMPLETE", ""))
+        self._finish(job, outcome, reason, metrics, time.monotonic() - self.began.pop(trial_id))
 
     def fail(self, trial_id: str, error: str) -> None:
         """The machine failed the trial more often than it is retried."""
         if trial_id in self.live:
             job = self.live.pop(trial_id)
-            self._finish(job, "FAIL", error, {}, time.monotonic() - self.began[trial_id])
+            self._finish(job, "FAIL", error, {}, time.monotonic() - self.began.pop(trial_id))
+
+    def _judge(self, job: Job, metrics: Mapping[str, Any]) -> tuple[str, str] | None:
+        """(outcome, reason) if the epoch is the trial's last, for another reason than its length; else None."""
+        if "diverged" in metrics:
+            return "DIVERGED", str(metrics["diverged"])
+        value = float(metrics[self.place.objective])
+        if not math.isfinite(value):
+            return "DIVERGED", f"{self.place.objective} is {value} after epoch {metrics['epoch']}"
+        reason = self.ledger.report(job, int(metrics["epoch"]), value)
+        self.progress.epoch(job, metrics, value)
+        return ("PRUNED", reason) if reason else None
 
     def _finish(
         self, job: Job, outcome: str, reason: str, metrics: Mapping[str, Any], seconds: float
@@ -170,9 +168,9 @@ class Conductor:
     def _caught_up(self, job: Job) -> bool:
         """Report what the run folder knows and the ledger missed in the crash; True if that already ends the job."""
         for line in read_epochs(Path(self.place.study) / job.folder):
-            reason = self.ledger.report(job, int(line["epoch"]), float(line[self.place.objective]))
-            if reason:
-                self._finish(job, "PRUNED", reason, line, 0.0)
+            verdict = self._judge(job, line)
+            if verdict:
+                self._finish(job, *verdict, line, 0.0)
                 return True
         return False
 

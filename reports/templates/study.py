@@ -1,5 +1,5 @@
-# The report's notebook as a reviewable script: one `# %%` block a cell. It holds no data; the cells read the study
-# folder they lie in, so the notebook runs again from there, and after a study has gone on it shows the new state.
+# The report's notebook as a reviewable script: one `# %%` block a cell. It holds no data: the cells read the
+# study folder they lie in, so the notebook runs again from there and shows the study's state at that time.
 
 # %%
 from pathlib import Path
@@ -12,27 +12,33 @@ study = collect.load(Path.cwd())
 ranking = findings.ranked(study)
 best = ranking.best
 judged = findings.published(study, ranking)
+saved = (study.folder / "best").is_dir()
 display(
     markup.header(
-        str(study.record["name"]), str(study.record["family"]), findings.finding(study, ranking), findings.cost(study)
+        str(study.record["name"]),
+        str(study.record["family"]),
+        findings.finding(study, ranking),
+        findings.beside_papers(judged),
+        findings.cost(study),
+        "The trained model is in best/ beside this report." if saved else "",
     )
 )
 
 # %% [markdown]
 # ## Confirmed configurations
-# Each was trained again at full length from fresh seeds. The validation mean alone decides the order; the test column
-# was read once, afterwards. "±" is the standard deviation over seeds; the papers' "±" is the largest deviation from
-# the mean, given in its own column.
+# Each was trained again at full length from fresh seeds. The validation mean alone decides the order; the
+# test split was read once, afterwards. "±" is the standard deviation over seeds; the papers' "±" is the
+# largest deviation from the mean, given in its own column.
 
 # %%
 display(markup.table(tables.leaderboard(study, ranking), empty="No configuration is confirmed yet."))
 
 # %%
-info = figures.confirmation(study, ranking)
+confirmed = figures.confirmation(study, ranking)
 display(
     *markup.figure(
         figures.draw_confirmation,
-        info,
+        confirmed,
         "Mean, interval and single seeds of every confirmed configuration",
         "Diamonds are means with their 95 % interval, dots are single seeds. ",
         markup.Tint("Blue", drawing.BLUE),
@@ -56,42 +62,46 @@ if best is None:
     display(markup.paragraph("No configuration is confirmed yet.", kind="quiet"))
 else:
     seeds = findings.winner_seeds(study, best.trial)
+    listed = ", ".join(str(seed) for seed in seeds)
     display(
-        markup.paragraph(f"Trial {best.trial}, {units.count(best.parameters)} parameters. Train it again with:"),
+        markup.paragraph(f"Trial {best.trial}, {units.count(best.parameters)} parameters. Train it again:"),
         markup.command(findings.train_command(study, best.config, seeds[0] if seeds else None)),
-        markup.paragraph("Seeds of its confirmation runs: " + ", ".join(str(s) for s in seeds) + ".", kind="caption"),
+        markup.paragraph(f"The seeds of its confirmation runs: {listed}.", kind="caption"),
     )
 
 # %%
-if (study.folder / "best").is_dir():
-    display(markup.paragraph("The trained model is in best/ beside this report (model.safetensors and model.json)."))
+if saved:
+    display(markup.paragraph("The trained model: best/model.safetensors with best/model.json."))
 if best is not None:
-    display(markup.folded("All its knobs", markup.table(tables.best_knobs(study, best.config), kind="knobs")))
+    display(markup.folded("All its knobs", markup.table(tables.best_knobs(study, best.config))))
 
 # %% [markdown]
 # ## Learning curves
 
 # %%
-info = figures.learning_curves(study)
-stopped = sum(curve.state == "PRUNED" for curve in info.curves)
-full = sum(curve.state == "COMPLETE" for curve in info.curves)
+learning = figures.learning_curves(study)
+ends = [curve.state for curve in learning.curves]
+cut: list[str | markup.Tint] = []
+for state, colour, word, meaning in (
+    ("PRUNED", drawing.GREY, "grey", "stopped early"),
+    ("DIVERGED", drawing.VERMILLION, "red", "diverged"),
+    ("RUNNING", drawing.ORANGE, "orange", "still running"),
+):
+    if state in ends:
+        cut += ["; ", markup.Tint(word, colour), f" {meaning} ({ends.count(state)})"]
+rungs = ", ".join(str(epoch) for epoch in learning.rungs)
 display(
     *markup.figure(
         figures.draw_learning_curves,
-        info,
+        learning,
         "The objective after every epoch of every search run",
-        "One line a search run. ",
-        markup.Tint("Light blue", drawing.SKY),
-        f": trained to the end ({full}), the best in ",
+        "One line a search run: ",
+        markup.Tint("light blue", drawing.SKY),
+        f" trained to the end ({ends.count('COMPLETE')}), the best of them ",
         markup.Tint("dark blue", drawing.BLUE),
-        "; ",
-        markup.Tint("grey", drawing.GREY),
-        f", ending in a cross: stopped early ({stopped}); ",
-        markup.Tint("red", drawing.VERMILLION),
-        ": diverged; ",
-        markup.Tint("orange", drawing.ORANGE),
-        ": still running. "
-        + (f"Runs were compared at epochs {', '.join(map(str, info.rungs))} (dotted)." if info.rungs else ""),
+        *cut,
+        ". A cross ends a run that was cut short.",
+        f" Runs were stopped at epochs {rungs} (dotted)." if rungs else "",
     )
 )
 
@@ -99,21 +109,22 @@ display(
 # ## The search
 
 # %%
-info = figures.search_history(study)
+history = figures.search_history(study)
 display(
     *markup.figure(
         figures.draw_search_history,
-        info,
+        history,
         "Scores of the search runs in the order they started",
-        "Dots are runs that trained to the end, the line is the best so far; below, the runs without a full-length score.",
+        "Dots are runs that trained to the end, the line is the best so far. ",
+        "Below: the runs without a full-length score." if history.others else "",
     )
 )
 
 # %%
 display(
     markup.paragraph(
-        "The best single search runs. Each is one seed (n = 1), so neighbours in this table cannot be told apart, and "
-        "none of these figures is comparable with the means above."
+        "The best single search runs. Each is one seed (n = 1), so neighbours in this table cannot be told "
+        "apart, and none of these figures may be compared with the means above."
     ),
     markup.table(tables.search_leaders(study), empty="No search run has finished at full length yet."),
 )
@@ -124,27 +135,29 @@ display(
 # %%
 searched = tuple(str(knob) for knob in study.record.get("space", ()))
 found = figures.importance(study.runs, searched, epochs=study.epochs, mode=study.mode)
-same = f" One value in all of them: {', '.join(found.constant)}." if found.constant else ""
 display(
     *markup.figure(
         figures.draw_importance,
         found,
         "Importance of the searched knobs",
-        f"How much each knob decides whether a run is among the best tenth (PED-ANOVA, {found.runs} full-length search "
-        f"runs). From so few runs the order of neighbours is uncertain.{same}",
+        "How much each knob decides whether a run is among the best tenth "
+        f"(PED-ANOVA over {found.runs} full-length search runs).",
+        " From so few runs this is a hint, not a finding." if found.runs < 30 else "",
+        f" One value in all of them: {', '.join(found.constant)}." if found.constant else "",
     )
 )
 
 # %%
-info = figures.slices(study, found)
+sliced = figures.slices(study, found)
 display(
     *markup.figure(
         figures.draw_slices,
-        info,
+        sliced,
         "Score against the value of the most important knobs",
-        "Score to the right, the knob's value upwards or by row: each dot is a full-length search run, the best in ",
+        "One panel a knob: its value upwards or by row, the score to the right. Each dot is a full-length "
+        "search run, the best in ",
         markup.Tint("dark blue", drawing.BLUE),
-        ". Runs stopped early are left out: they are no measure of a value.",
+        ". Runs stopped early are left out: their scores are of another length.",
     )
 )
 
@@ -153,26 +166,26 @@ display(
 
 # %%
 winner = best.trial if best else None
-info = figures.confusion(study, winner)
+confused = figures.confusion(study, winner)
 display(
     *markup.figure(
         figures.draw_confusion,
-        info,
+        confused,
         "Confusion matrix of the winner on the test split",
-        f"Trial {winner}, its {units.plural(info.runs, 'confirmation run')} added up. Shade and upper figure: per cent "
-        "of the row's clips; lower figure, where there is room: clips. Empty: none.",
+        f"Trial {winner}, its {units.plural(confused.runs, 'confirmation run')} added up: per cent of the "
+        "row's clips and, on wide screens, their number. Empty cells are zero.",
     )
 )
 
 # %%
-info = figures.event_precision(study, winner)
-absent = f" Without a positive test clip: {', '.join(info.absent)}." if info.absent else ""
+precision = figures.event_precision(study, winner)
 display(
     *markup.figure(
         figures.draw_event_precision,
-        info,
+        precision,
         "Average precision of every event on test",
-        f"Trial {winner}: the dot is the mean over its seeds, the bar reaches from the lowest to the highest.{absent}",
+        f"Trial {winner}: the dot is the mean over its seeds, the bar reaches from lowest to highest.",
+        f" Without a positive test clip: {', '.join(precision.absent)}." if precision.absent else "",
     )
 )
 
@@ -181,29 +194,29 @@ display(
 
 # %%
 comparable, others = tables.published_rows(judged, ranking, study)
-display(
-    markup.table(comparable, empty="None of the papers' rows can be compared with this study."),
-)
+display(markup.table(comparable, empty="None of the papers' rows can be compared with this study."))
 if comparable.rows:
     display(
         markup.paragraph(
-            "Verdicts are Welch's t-test at 5 % on means of test runs. The papers' ± is the largest of N deviations; its "
-            "standard deviation is taken as ± divided by the median such deviation (1.79 for 10 runs). Reproduced means "
-            "that no difference was seen; the interval says how large one could still be.",
+            "Verdicts are Welch's t-test at 5 % on means of test runs. A paper's ± that is the largest of N "
+            "deviations counts as a standard deviation after division by the median such deviation (1.79 for "
+            "10 runs). Reproduced: no difference was seen; the interval says how large one could still be.",
             kind="caption",
         )
     )
 if others.rows:
-    display(markup.folded(f"{units.plural(len(others.rows), 'row')} not comparable, and why", markup.table(others)))
+    title = f"{units.plural(len(others.rows), 'row')} not comparable, and why"
+    display(markup.folded(title, markup.table(others)))
 
 # %% [markdown]
 # ## All runs
 
 # %%
-why = tables.reason_table(study)
 display(
-    markup.table(why, kind="reasons", empty="No run has failed, diverged or been stopped early."),
-    markup.folded(f"All {units.plural(len(study.runs), 'run')}", markup.table(tables.all_runs(study), kind="runs")),
+    markup.table(tables.reason_table(study), empty="No run has failed, diverged or been stopped early."),
+    markup.folded(
+        f"All {units.plural(len(study.runs), 'run')}", markup.table(tables.all_runs(study), kind="runs")
+    ),
 )
 
 # %% [markdown]

@@ -135,8 +135,8 @@ class Config:
             return
         if self.framework not in TWO_BRANCHES:
             raise ValueError(
-                f"shared_layers={self.shared_layers}: framework {self.framework} has one branch and shares all "
-                f"of it; only {', '.join(TWO_BRANCHES)} part"
+                f"shared_layers={self.shared_layers}: framework {self.framework} has one branch and shares "
+                f"all of it; only {', '.join(TWO_BRANCHES)} part"
             )
         check_range(self, "shared_layers", 1, RELEASED[self.backbone].blocks)
 
@@ -377,7 +377,7 @@ def _loss_weights(table: str, backbone: str, rows: Mapping[int, tuple[float, ...
             spread,
             _configuration(backbone, "csem", tuple(lambdas)),
         )
-        for number, (*lambdas, acc, spread) in reversed(rows.items())
+        for number, (*lambdas, acc, spread) in reversed(list(rows.items()))
     ]
 
 

@@ -101,8 +101,8 @@ class LogMel(nn.Module):
         """How many frames T a clip of `samples` gives. Raises ValueError if it is shorter than one window."""
         if samples < self.window_samples:
             raise ValueError(
-                f"a clip of {samples} samples ({samples / self.sample_rate:.3f} s at {self.sample_rate} Hz) is "
-                f"shorter than one window, {self.window_samples} samples "
+                f"a clip of {samples} samples ({samples / self.sample_rate:.3f} s at {self.sample_rate} Hz) "
+                f"is shorter than one window, {self.window_samples} samples "
                 f"({self.window_samples / self.sample_rate:.3f} s)"
             )
         return 1 + (samples - self.window_samples) // self.hop_samples
@@ -146,8 +146,8 @@ class LogMel(nn.Module):
     def extra_repr(self) -> str:
         """Everything `raw` depends on, and nothing else: statistics may be kept under this text."""
         return (
-            f"{self.sample_rate} Hz, window {self.window_samples}, hop {self.hop_samples}, n_fft {self.n_fft}, "
-            f"{self.n_mels} mel bins, {self.f_min}-{self.f_max} Hz"
+            f"{self.sample_rate} Hz, window {self.window_samples}, hop {self.hop_samples}, "
+            f"n_fft {self.n_fft}, {self.n_mels} mel bins, {self.f_min}-{self.f_max} Hz"
         )
 
 

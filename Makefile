@@ -1,0 +1,21 @@
+# make search   set everything up and search on the built-in corpus
+# make test     set everything up and run the tests
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+search: .venv/.ready
+	$(BIN)/python tune_csem.py
+
+test: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not gpu"
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch .venv/.ready
+
+.PHONY: search test

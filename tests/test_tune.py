@@ -1,0 +1,240 @@
+"""The program itself, as a user runs it: a real search on real Ray, killed and taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from datasets.source import Source, open_source
+from searchspace.methods import PRUNERS
+from searchspace.study import Job, Ledger, open_storage, seed_for, sqlite_url
+from trainables.export import load_model
+from trainables.folder import read_epochs
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = ["--set", "width=0.25", "batch_size=16", "--no-dashboard"]
+CLOCK = ("train/seconds", "train/clips_per_second", "train/data_wait", "trial", "repeat", "phase")
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, str(ROOT / "tune_csem.py"), *map(str, arguments)]
+
+
+def tune(cache: Path, *arguments: str | Path, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=240, cwd=folder, env=environment(cache)
+    )
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return os.environ | {"SCENETUNE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def study(shards: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studies") / "whole"
+    arguments = ["--data", shards, "--study", folder, "--trials", "6", "--epochs", "3", "--confirm", "2", "--seeds", "2"]
+    done = tune(cache, *arguments, *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "search 6/6" in done.stdout and "confirm 4/4" in done.stdout and "report:" in done.stdout
+    assert "Traceback" not in done.stderr
+    return folder
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_study_leaves_everything_behind(study: Path, shards: Path) -> None:
+    about = json.loads((study / "study.json").read_text())
+    assert about["status"] == "complete" and about["data"]["clips"] == {"train": 60, "val": 24, "test": 24}
+    assert about["pins"]["width"] == 0.25 and about["packages"]["ray"] and "tune_csem.py" in about["command"][0]
+    runs, curves = pd.read_parquet(study / "trials.parquet"), pd.read_parquet(study / "curves.parquet")
+    assert len(runs) == 10 and set(runs["state"]) <= {"COMPLETE", "PRUNED", "DIVERGED"}
+    assert (runs["phase"] == "confirm").sum() == 4
+    assert runs["origin"].str.startswith("published: Hou et al. 2023").sum() >= 1
+    assert runs["seed"].nunique() == 10
+    assert len(curves) == runs["epochs"].sum()
+    last = curves.groupby(["trial", "repeat"])["val/scene_accuracy"].last()
+    assert all(last[row.trial, row.repeat] == row.score for row in runs.itertuples())
+    pruned = runs[runs["state"] == "PRUNED"]
+    assert (pruned["epochs"] < 3).all() and pruned["reason"].str.contains("the cut-off at epoch").all()
+    assert (runs[runs["state"] == "COMPLETE"]["epochs"] == 3).all()
+    for name in ("report.ipynb", "report.html", "study.db"):
+        assert (study / name).stat().st_size > 1000, name
+    assert not (study / ".ray").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_only_confirmed_runs_saw_the_test_split(study: Path) -> None:
+    runs = pd.read_parquet(study / "trials.parquet")
+    confirmed = runs["phase"] == "confirm"
+    assert runs.loc[confirmed, "test/scene_accuracy"].notna().all()
+    assert runs.loc[~confirmed, "test/scene_accuracy"].isna().all()
+    assert {p.parent.name for p in study.glob("runs/*/test.json")} == {Path(f).name for f in runs.loc[confirmed, "folder"]}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_exported_model_scores_what_it_says(study: Path, source: Source) -> None:
+    from trainables.engine import evaluate
+    from trainables.recipe import configure
+    from trainables.registry import family
+
+    model, about = load_model(study / "best")
+    runs = pd.read_parquet(study / "trials.parquet")
+    means = runs[runs["phase"] == "confirm"].groupby("trial")["score"].mean()
+    assert about["run"]["trial"] == means.idxmax()
+    config, _ = configure(about["family"], about["values"])
+    fam = family(about["family"])
+    _, scores = evaluate(model, fam.terms(config), fam.weights(config), source.eval_batches("test", 64))
+    assert scores.compute()["scene_accuracy"] == pytest.approx(about["metrics"]["test/scene_accuracy"])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_one_trial_can_be_trained_again_to_the_same_numbers(study: Path, shards: Path, cache: Path, tmp_path: Path) -> None:
+    runs = pd.read_parquet(study / "trials.parquet")
+    row = runs[runs["state"] == "COMPLETE"].iloc[0]
+    asked = json.loads((study / row["folder"] / "run.json").read_text())
+    settings = [f"{k}={'none' if v is None else v}" for k, v in asked["values"].items()]
+    again = [sys.executable, "-m", "trainables.train", "csem", "--data", str(shards), "--epochs", "3", "--seed", str(row["seed"])]
+    done = subprocess.run(
+        [*again, "--out", str(tmp_path / "again"), "--set", *settings],
+        capture_output=True, text=True, cwd=ROOT, env=environment(cache), timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ours = [{k: v for k, v in line.items() if k not in CLOCK} for line in read_epochs(tmp_path / "again")]
+    theirs = [{k: v for k, v in line.items() if k not in CLOCK} for line in read_epochs(study / row["folder"])]
+    assert ours == theirs
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(shards: Path, cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    arguments = ["--data", shards, "--study", folder, "--trials", "5", "--epochs", "12", "--confirm", "1", "--seeds", "2"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment(cache), "cwd": ROOT}
+
+    def ended() -> pd.DataFrame:
+        if not (folder / "study.db").exists():
+            return pd.DataFrame()
+        book = Ledger(open_storage(sqlite_url(folder / "study.db")), "search", pruner=PRUNERS["none"])
+        return pd.DataFrame([r for r in book.rows() if r["state"] != "RUNNING"])
+
+    first = subprocess.Popen(command(*arguments, *QUICK, "--pruner", "none"), **options)  # type: ignore[call-overload]
+    wait_for(lambda: len(ended()) >= 1, first)
+    first.kill()
+    first.wait()
+    finished = ended()
+
+    second = subprocess.Popen(command("--study", folder, "--resume"), **options)  # type: ignore[call-overload]
+    wait_for(lambda: len(ended()) >= len(finished) + 1, second)
+    workers = [p for p in psutil.Process(second.pid).children(recursive=True) if "WarmTrial" in " ".join(p.cmdline())]
+    for worker in workers:  # the trials' own processes die too: Tune starts them again
+        worker.kill()
+    wait_for(lambda: len(ended()) >= len(finished) + 2, second)
+    second.send_signal(signal.SIGINT)
+    out, err = second.communicate(timeout=60)
+    if second.returncode != 0:  # it may have been done before the signal came
+        assert second.returncode == 130 and "--resume" in out and "Traceback" not in err, (out, err)
+
+    done = tune(cache, "--study", folder, "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = pd.read_parquet(folder / "trials.parquet").set_index(["trial", "repeat"])
+    assert len(runs) == 7 and (runs["state"] == "COMPLETE").all() and (runs["epochs"] == 12).all()
+    for row in finished.itertuples():
+        assert runs.loc[(row.trial, 0), "score"] == row.score and runs.loc[(row.trial, 0), "started"] == row.started
+    assert len(pd.read_parquet(folder / "curves.parquet")) == 7 * 12
+    again = tune(cache, "--study", folder, "--resume")  # a finished study has nothing left to run
+    assert again.returncode == 0 and "search 5/5" not in again.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path: Path) -> None:
+    """One warm process against two Ray Train workers: same seed, same global batches, same curve within rounding."""
+    import ray
+
+    from trainables.progress import Progress
+    from trainables.trial import Place, run_phase
+
+    values = {"backbone": "tinycnn", "framework": "csem", "width": 0.25, "batch_size": 20, "dropout": 0.0, "embedding_dropout": 0.0}
+    curves = {}
+    ray.init(num_cpus=4, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False, logging_level="ERROR")
+    try:
+        for workers in (1, 2):
+            folder = tmp_path / f"workers{workers}"
+            folder.mkdir()
+            ledger = Ledger(open_storage(sqlite_url(folder / "study.db")), "confirm", pruner=PRUNERS["none"])
+            ledger.plan([Job(-1, 0, 1, "confirm", values, seed_for(0, values, 1), 3, "runs/t0000-r1")])
+            place = Place("csem", str(shards), str(folder), "val/scene_accuracy", str(cache), workers=workers)
+            with Progress("confirm", 1, 3) as progress:
+                run_phase(ledger, place, progress, concurrent=1, cpus=1)
+            (row,) = ledger.rows()
+            assert row["state"] == "COMPLETE" and row["test/scene_accuracy"] is not None
+            curves[workers] = read_epochs(folder / "runs" / "t0000-r1")
+        assert ray.available_resources().get("CPU") == 4.0  # everything was given back
+    finally:
+        ray.shutdown()
+    for one, two in zip(curves[1], curves[2], strict=True):
+        for name, value in one.items():
+            if name not in CLOCK:
+                assert two[name] == pytest.approx(value, rel=2e-3, abs=2e-4), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "/no/such/shards"], "/no/such/shards: no such folder"),
+        (["--family", "csme"], "family 'csme' is not known; known: csem"),
+        (["--set", "backbone=resnet"], "'resnet' is not accepted; expected tinycnn, cnnt or pann"),
+        (["--set", "learning_rate=1"], "unknown knob 'learning_rate'"),
+        (["--set", "lr"], "expected key=value"),
+        (["--sampler", "gp"], "sampler 'gp' is not known; known: tpe, random"),
+        (["--pruner", "median"], "pruner 'median' is not known; known: asha, none"),
+        (["--trials", "0"], "--trials 0: expected at least 1"),
+        (["--resume", "--study", "/no/such/study"], "/no/such/study is not a study"),
+    ],
+)
+def test_a_users_mistake_gets_one_line(arguments: list[str], message: str, cache: Path, tmp_path: Path) -> None:
+    done = tune(cache, *arguments, folder=tmp_path)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "studies").exists()  # nothing is left of a study that never began
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_impossible_plans_are_refused_with_the_sums(shards: Path, cache: Path, tmp_path: Path) -> None:
+    wanting = ["--data", shards, "--no-dashboard"]
+    done = tune(cache, *wanting, "--study", tmp_path / "a", "--cpus-per-trial", "999")
+    assert done.returncode == 2 and "a trial needs 1 x 999 = 999 CPUs, the cluster has" in done.stderr
+    done = tune(cache, *wanting, "--study", tmp_path / "b", "--set", "backbone=pann", "n_mels=8")
+    assert done.returncode == 2 and "the search space has no valid point: n_mels=8" in done.stderr
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "precious.txt").write_text("mine")
+    done = tune(cache, *wanting, "--study", tmp_path / "c")
+    assert done.returncode == 2 and "already exists" in done.stderr
+
+
+def test_the_source_fixture_is_what_the_program_reads(shards: Path, cache: Path) -> None:
+    assert open_source(shards, cache=cache).index.labels.scenes

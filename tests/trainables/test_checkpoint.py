@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainables import checkpoint
+from trainables.checkpoint import CheckpointError
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(3, 2), "b/c": torch.arange(4)}
+    checkpoint.save(tmp_path / "c", tensors, {"epoch": 2})
+    checkpoint.save(tmp_path / "c", tensors, {"epoch": 3})
+    loaded, state = checkpoint.load(tmp_path / "c")
+    assert state == {"epoch": 3} and all(torch.equal(loaded[k], v) for k, v in tensors.items())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c"]
+
+
+@pytest.mark.parametrize("suffix", [".new", ".old"])
+def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(tmp_path: Path, suffix: str) -> None:
+    checkpoint.save(tmp_path / "c", {"a": torch.ones(1)}, {"epoch": 5})
+    shutil.move(tmp_path / "c", tmp_path / f"c{suffix}")
+    assert checkpoint.exists(tmp_path / "c")
+    assert checkpoint.load(tmp_path / "c")[1] == {"epoch": 5}
+
+
+def test_a_half_written_new_one_does_not_hide_the_old_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c", {"a": torch.ones(1)}, {"epoch": 5})
+    (tmp_path / "c.new").mkdir()
+    (tmp_path / "c.new" / "tensors.safetensors").write_bytes(b"\0" * 100)
+    assert checkpoint.load(tmp_path / "c")[1] == {"epoch": 5}
+    checkpoint.save(tmp_path / "c", {"a": torch.ones(1)}, {"epoch": 6})
+    assert checkpoint.load(tmp_path / "c")[1] == {"epoch": 6}
+
+
+def test_damage_and_absence_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint there"):
+        checkpoint.load(tmp_path / "nothing")
+    checkpoint.save(tmp_path / "c", {"a": torch.ones(100)}, {})
+    whole = (tmp_path / "c" / "tensors.safetensors").read_bytes()
+    (tmp_path / "c" / "tensors.safetensors").write_bytes(whole[:50])
+    with pytest.raises(CheckpointError, match="damaged checkpoint"):
+        checkpoint.load(tmp_path / "c")
+
+
+def test_a_full_disk_is_an_oserror_and_leaves_the_old_one() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    with pytest.raises(OSError):
+        checkpoint.save(full / "c", {"a": torch.ones(1)}, {})
+
+
+def test_an_optimiser_comes_back_exactly(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    a, b = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    b.load_state_dict(a.state_dict())
+    first, second = torch.optim.RAdam(a.parameters(), lr=0.1), torch.optim.RAdam(b.parameters(), lr=0.1)
+    x = torch.randn(5, 3)
+
+    def step(model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.zero_grad()
+        model(x).square().sum().backward()
+        optimiser.step()
+
+    for _ in range(7):
+        step(a, first)
+    b.load_state_dict(a.state_dict())
+    tensors, plain = checkpoint.flatten_optimiser(first)
+    checkpoint.save(tmp_path / "c", tensors, plain)
+    checkpoint.restore_optimiser(second, *checkpoint.load(tmp_path / "c"))
+    for _ in range(3):
+        step(a, first)
+        step(b, second)
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))

@@ -1,0 +1,263 @@
+"""The published sizes of the cSEM systems: parameters, shapes on the way, multiply-accumulates."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+from datasets.labels import LabelSpace
+from trainables.contract import AudioFormat
+from trainables.describe import count_macs
+from trainables.families.csem import RELEASED, Config, build
+
+LABELS = LabelSpace(tuple(f"s{i}" for i in range(10)), tuple(f"e{i}" for i in range(527)))
+TEN_SECONDS = AudioFormat(44100, 1, 441000)
+
+
+def meta(audio: AudioFormat = TEN_SECONDS, **knobs) -> nn.Module:
+    with torch.device("meta"):
+        return build(Config(**knobs), LABELS, audio).to("meta").eval()
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "framework", "expected"),
+    [
+        ("pann", "csem", 160_188_249),
+        ("pann", "mlhe", 160_188_249),
+        ("pann", "mlhe_plus", 168_580_953),
+        ("pann", "scene_only", 79_694_282),  # with the BatchNorm over 64 mel bins
+        ("pann", "moe", 79_694_154 + 527 * 2049),
+        ("cnnt", "csem", 7_033_177),
+        ("cnnt", "mlhe", 7_033_177),
+        ("cnnt", "scene_only", 3_513_674),
+        ("tinycnn", "csem", 297_349),
+        ("tinycnn", "mlhe", 297_349),
+        ("tinycnn", "scene_only", 173_622),
+        ("tinycnn", "moe", 173_622 + 527 * 101),
+    ],
+)
+def test_parameters_with_10_scenes_and_527_events(backbone: str, framework: str, expected: int) -> None:
+    assert parameters(meta(backbone=backbone, framework=framework)) == expected
+
+
+def test_input_norm_is_64_mel_bins_of_weight_and_bias() -> None:
+    without = meta(framework="scene_only", input_norm=False)
+    assert parameters(without) == 79_694_154 and "bn0.weight" not in without.state_dict()
+    assert parameters(meta(framework="csem", input_norm=True)) == 160_188_249 + 128
+
+
+def test_sharing_more_layers_takes_them_out_of_the_second_branch() -> None:
+    sizes = [parameters(meta(shared_layers=n)) for n in range(1, 7)]
+    blocks = [
+        sum(9 * c * (p + c) + 4 * c for p, c in ((a, b),)) for a, b in ((64, 128), (128, 256), (256, 512))
+    ]
+    assert [sizes[i] - sizes[i + 1] for i in range(3)] == blocks
+    assert parameters(meta(backbone="tinycnn", shared_layers=1)) == 297_349 + 49 * 32 * 64 + 2 * 64
+
+
+def test_blocks_keep_the_released_numbers() -> None:
+    names = {name.rsplit(".", 2)[0] for name in meta().state_dict() if "conv" in name}
+    branches = {f"{task}.block{n}" for task in ("scene", "event") for n in (3, 4, 5, 6)}
+    assert names == {"shared.block1", "shared.block2"} | branches
+    weights = {name: tuple(p.shape) for name, p in meta().named_parameters()}
+    assert weights["event.block3.conv1.weight"] == (256, 128, 3, 3)
+    assert weights["scene.fc1.weight"] == (2048, 2048)
+    assert weights["event_classifier.weight"] == (527, 2048)
+
+
+@contextmanager
+def watched(model: nn.Module) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Output shape (without the batch) of every module that returns one tensor."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str):
+        def hook(module: nn.Module, args: object, out: object) -> None:
+            if isinstance(out, torch.Tensor):
+                shapes[name] = tuple(out.shape[1:])
+
+        return hook
+
+    hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
+    yield shapes
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        (
+            "pann",
+            {
+                "shared.block1": (64, 160, 32),
+                "shared.block2": (128, 80, 16),
+                "scene.block3": (256, 40, 8),
+                "event.block4": (512, 20, 4),
+                "scene.block5": (1024, 10, 2),
+                "event.block6": (2048, 10, 2),
+                "scene.pooling": (2048,),
+                "event.fc1": (2048,),
+            },
+        ),
+        (
+            "cnnt",
+            {
+                "shared.block2": (128, 80, 16),
+                "scene.block3": (256, 40, 8),
+                "event.block4.projection": (40, 512),
+                "event.block4": (40, 512),
+                "scene.pooling": (512,),
+                "scene.fc1": (512,),
+            },
+        ),
+        (
+            "tinycnn",
+            {
+                "shared.block1.bn": (32, 316, 60),
+                "shared.block1": (32, 63, 12),
+                "shared.block2.bn": (64, 59, 8),
+                "shared.block2": (64, 11, 1),
+                "scene.pooling": (704,),
+                "event.fc1": (100,),
+            },
+        ),
+    ],
+)
+def test_shapes_of_a_ten_second_clip(backbone: str, expected: dict[str, tuple[int, ...]]) -> None:
+    model = meta(backbone=backbone)
+    with watched(model) as shapes, torch.no_grad():
+        output = model.from_features(torch.empty(3, 1, 320, 64, device="meta"))
+    assert {name: shapes[name] for name in expected} == expected
+    assert output.scene_logits.shape == output.scene_from_event.shape == (3, 10)
+    assert output.event_logits.shape == output.event_from_scene.shape == (3, 527)
+
+
+@pytest.mark.parametrize(
+    ("framework", "printed"),
+    [("scene_only", 6.439), ("mlhe", 10.976), ("mlhe_plus", 10.984), ("csem", 11.009)],
+)
+def test_macs_are_the_papers_within_its_counter_s_extras(framework: str, printed: float) -> None:
+    """Tables V and VI, in G; their counter also counts normalisation and pooling, ours does not."""
+    macs = count_macs(meta(framework=framework), (1, 1, 320, 64))[""] / 1e9
+    assert printed * 0.999 < macs < printed
+
+
+def test_macs_of_coupling_and_attention_are_counted() -> None:
+    shape = (1, 1, 320, 64)
+    coupling = count_macs(meta(), shape)[""] - count_macs(meta(framework="mlhe"), shape)[""]
+    assert coupling == 3 * 10 * 527 * 2048 + 2048 * (10 + 527)
+    model = meta(backbone="cnnt", framework="scene_only")
+    encoder = (
+        40 * 2048 * 512 + 4 * 40 * 512 * 512 + 2 * 40 * 40 * 512
+    )  # projection, Q K V out, scores and mixture
+    convolutions = sum(
+        9 * t * f * c * (p + c) for t, f, p, c in ((320, 64, 1, 64), (160, 32, 64, 128), (80, 16, 128, 256))
+    )
+    assert count_macs(model, shape)["shared"] == convolutions + encoder
+
+
+def test_initialisation_is_he_uniform_in_pann_and_cnnt_and_torch_s_in_tinycnn() -> None:
+    torch.manual_seed(0)
+    audio = AudioFormat(16000, 1, 32000)
+    for backbone, name in (
+        ("pann", "scene.block3.conv1"),
+        ("cnnt", "event.fc1"),
+        ("cnnt", "scene_classifier"),
+    ):
+        layer = build(Config(backbone=backbone, width=0.25), LABELS, audio).get_submodule(name)
+        fan_in = layer.weight[0].numel()
+        largest = layer.weight.abs().max().item()
+        assert 0.98 * math.sqrt(6 / fan_in) < largest <= math.sqrt(6 / fan_in)
+        assert layer.bias is None or not layer.bias.any()
+    layer = build(Config(backbone="tinycnn"), LABELS, audio).get_submodule("scene.fc1")
+    assert (
+        0.98 / math.sqrt(layer.in_features)
+        < layer.weight.abs().max().item()
+        <= 1 / math.sqrt(layer.in_features)
+    )
+    assert layer.bias.any()
+
+
+def test_dropout_defaults_are_the_released_rates() -> None:
+    def rates(**knobs) -> tuple[float, float, float]:
+        model = meta(**knobs)
+        return model.shared.block1.dropout, model.scene.dropout.p, model.scene.dropout1.p
+
+    assert rates(backbone="pann") == (0.2, 0.5, 0.0)
+    assert rates(backbone="cnnt") == (0.0, 0.0, 0.0)
+    assert rates(backbone="tinycnn") == (0.3, 0.0, 0.3)
+    assert rates(backbone="pann", dropout=0.1, embedding_dropout=0.4) == (0.1, 0.4, 0.0)
+
+
+@pytest.mark.parametrize("backbone", ["pann", "cnnt", "tinycnn"])
+def test_shortest_clip_works_and_a_shorter_one_says_how_long_it_must_be(backbone: str) -> None:
+    rate, least = 16000, RELEASED[backbone].least
+    frontend = meta(AudioFormat(rate, 1, 2 * rate), backbone=backbone, framework="moe").frontend
+    shortest = round(frontend.seconds(least) * rate)
+    config = Config(backbone=backbone, width=0.05)
+    model = build(config, LABELS, AudioFormat(rate, 1, shortest)).eval()
+    assert model(torch.zeros(1, 1, shortest)).scene_logits.shape == (1, 10)
+    with pytest.raises(ValueError, match=f"needs at least {least} frames, {frontend.seconds(least):.2f} s"):
+        build(config, LABELS, AudioFormat(rate, 1, shortest - 1))
+    with pytest.raises(
+        ValueError, match=f"n_mels={least - 1}: backbone {backbone} needs at least {least} mel bins"
+    ):
+        build(Config(backbone=backbone, n_mels=least - 1), LABELS, AudioFormat(rate, 1, 2 * rate))
+
+
+def test_labels_that_are_missing_are_named() -> None:
+    no_events, no_scenes = LabelSpace(("a", "b"), ()), LabelSpace((), ("x",))
+    with pytest.raises(ValueError, match="framework=moe needs event labels"):
+        build(Config(framework="moe"), no_events, TEN_SECONDS)
+    with pytest.raises(ValueError, match="needs scene labels"):
+        build(Config(), no_scenes, TEN_SECONDS)
+    with torch.device("meta"):
+        assert build(Config(framework="scene_only"), no_events, TEN_SECONDS).event_classifier is None
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"backbone": "resnet"}, "backbone='resnet' is not accepted; expected tinycnn, cnnt or pann"),
+        ({"backbone": "tinycnn", "shared_layers": 3}, "shared_layers=3: expected a number >= 1 and <= 2"),
+        ({"framework": "moe", "shared_layers": 2}, "framework moe has one branch"),
+        ({"width": 0.0}, "width=0.0: expected a number > 0"),
+        ({"w_event": -0.5}, "w_event=-0.5: expected a number >= 0"),
+        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"detach": 1}, "detach=1 is not accepted; expected true or false"),
+        ({"w_scene": math.nan}, "w_scene=nan"),
+    ],
+)
+def test_impossible_knobs_are_refused(knobs: dict, said: str) -> None:
+    with pytest.raises(ValueError) as error:
+        Config(**knobs)
+    assert said in str(error.value)
+
+
+def test_self_attention_equals_its_equations() -> None:
+    """softmax(Q Kᵀ / √64) V per head, out projection, LayerNorm(x + ·), one clip and head at a time."""
+    from trainables.parts.cnn_transformer import SelfAttention
+
+    torch.manual_seed(0)
+    layer = SelfAttention(inputs=12, heads=2, head_width=3).double()
+    features = torch.randn(2, 4, 5, 3, dtype=torch.float64)  # (B, C, T, F)
+    found = layer(features)
+    for clip in range(2):
+        steps = torch.stack(
+            [features[clip, :, t].reshape(-1) for t in range(5)]
+        )  # channel-major, as the released code
+        x = layer.projection(steps)
+        heads = []
+        for head in range(2):
+            own = slice(3 * head, 3 * head + 3)
+            q, k, v = layer.query(x)[:, own], layer.key(x)[:, own], layer.value(x)[:, own]
+            heads.append(torch.softmax(q @ k.T / math.sqrt(3), dim=-1) @ v)
+        expected = layer.norm(x + layer.out(torch.cat(heads, dim=1)))
+        torch.testing.assert_close(found[clip], expected)

@@ -1,0 +1,106 @@
+"""Train one configuration, without a search.
+
+    python -m trainables.train csem --data SHARDS --set backbone=tinycnn lr=0.002 --epochs 27 --seed 3
+
+Shows one line an epoch. With --out the run is kept as a run folder (epochs.jsonl, checkpoint/), and started again with the
+same arguments it goes on from its checkpoint. The test split is read only with --test.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from datasets.source import default_cache, open_source
+from searchspace.pins import parse_settings
+from searchspace.record import provenance
+from trainables.engine import Diverged
+from trainables.folder import RunFolder
+from trainables.recipe import parse_pins
+from trainables.run import Run
+
+SHOWN = ("train/loss", "val/loss", "val/scene_accuracy", "val/event_map", "train/clips_per_second")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to train, on what, for how long."""
+
+    family: tyro.conf.Positional[str]
+    """Model family, e.g. csem."""
+    data: Path
+    """Shard set (made by python -m datasets.prepare)."""
+    set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Knobs by name, e.g. --set backbone=tinycnn lr=0.002. python -m trainables.describe lists the knobs."""
+    epochs: int = 27
+    """Length of the training."""
+    seed: int = 0
+    """Seed of weights, order of clips and augmentation."""
+    out: Path | None = None
+    """Folder to keep the run in."""
+    test: bool = False
+    """Score the test split at the end."""
+    threads: int = 1
+    """CPU threads."""
+    stream: bool = False
+    """Read the shards anew every epoch instead of decoding them once into a cache."""
+
+
+def main() -> int:
+    request = tyro.cli(Request, description=__doc__)
+    try:
+        return train(request)
+    except Diverged as error:
+        print(f"error: the training diverged: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nstopped" + (f"; the same command goes on from {request.out}" if request.out else ""), file=sys.stderr)
+        return 130
+    return 2
+
+
+def train(request: Request) -> int:
+    if request.epochs < 1:
+        raise ValueError(f"--epochs {request.epochs}: expected at least 1")
+    values = parse_pins(request.family, parse_settings([one for group in request.set for one in group]))
+    for name, value in values.items():
+        if isinstance(value, tuple):
+            raise ValueError(f"--set {name}={','.join(map(str, value))}: one value is trained at a time")
+    torch.set_num_threads(request.threads)
+    cache = None if request.stream else default_cache()
+    run = Run(
+        request.family,
+        values,
+        open_source(request.data, cache=cache),
+        seed=request.seed,
+        epochs=request.epochs,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        statistics_folder=cache,
+    )
+    print(f"{request.family}: {run.parameter_count:,} parameters on {run.device}, {run.steps} steps an epoch", flush=True)
+    if request.out is None:
+        step, test = run.next_epoch, lambda: {f"test/{k}": v for k, v in run.score("test")[0].items()}
+    else:
+        about = provenance(Path(__file__).resolve().parents[1]) | {"command": sys.argv}
+        folder = RunFolder(request.out, run, about)
+        step, test = folder.next_epoch, folder.test
+    while run.epoch < run.epochs:
+        metrics = step()
+        print(f"epoch {run.epoch}/{run.epochs}  " + _line(metrics), flush=True)
+    if request.test:
+        print("test  " + "  ".join(f"{k} {v:.4f}" for k, v in test().items() if "term/" not in k and "loss/" not in k))
+    return 0
+
+
+def _line(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
