@@ -29,6 +29,8 @@ import reports
 from datasets import synthetic
 from datasets.shards import Index
 from datasets.source import default_cache
+from reports import collect
+from reports.__main__ import summary
 from searchspace import record
 from searchspace.methods import PRUNERS, SAMPLERS, choose
 from searchspace.pins import agrees, parse_settings
@@ -98,7 +100,9 @@ def main() -> int:
                 return search(study, request)
             except KeyboardInterrupt:
                 record.write(study, record.read(study) | {"status": "interrupted"})
-                print(f"\nstopped; nothing finished is lost. Go on with:\n  python tune_csem.py --study {shlex.quote(str(study))} --resume")
+                print(
+                    f"\nstopped; nothing finished is lost. Go on with:\n  python tune_csem.py --study {shlex.quote(str(study))} --resume"
+                )
                 return 130
             finally:
                 with suppress(KeyboardInterrupt):
@@ -137,9 +141,11 @@ def search(study: Path, request: Request) -> int:
     run = functools.partial(run_phase, place=place, concurrent=concurrent, cpus=request.cpus_per_trial)
 
     # Search: many configurations, one seed each, stopped early where hopeless
-    searching = Ledger(storage, "search", pruner=choose("pruner", request.pruner, PRUNERS), proposals=proposals)
+    searching = Ledger(
+        storage, "search", pruner=choose("pruner", request.pruner, PRUNERS), proposals=proposals
+    )
     if not searching.study.trials:
-        enqueue_published(searching, request, index, proposals)
+        enqueue_published(searching, request, proposals)
     with Progress("search", request.trials, request.epochs, already=searching.finished()) as progress:
         run(searching, progress=progress)
     finalists = searching.best(request.confirm)
@@ -159,7 +165,7 @@ def search(study: Path, request: Request) -> int:
     export_best(study, request.family, index)
     record.write(study, about | {"status": "complete", "finished": now()})
     page = reports.build(study)
-    print(reports.leaderboard(study))
+    print(summary(collect.load(study)))
     print(f"report: {page}\nmodel:  {study / 'best'}")
     return 0
 
@@ -170,19 +176,27 @@ def begin(request: Request) -> tuple[Path, Request]:
         study = request.study or newest_study()
         asked = record.read(study)["request"]
         asked["data"] = Path(asked["data"]) if asked["data"] else None
-        return study, Request(**asked | {"study": study, "resume": True, "set": tuple(map(tuple, asked["set"]))})
+        return study, Request(
+            **asked | {"study": study, "resume": True, "set": tuple(map(tuple, asked["set"]))}
+        )
     for name in ("trials", "epochs", "seeds", "cpus_per_trial", "workers_per_trial"):
         if getattr(request, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
     if request.confirm < 0:
         raise ValueError(f"--confirm {request.confirm}: expected 0 or more")
-    family(request.family), choose("sampler", request.sampler, SAMPLERS), choose("pruner", request.pruner, PRUNERS)
+    (
+        family(request.family),
+        choose("sampler", request.sampler, SAMPLERS),
+        choose("pruner", request.pruner, PRUNERS),
+    )
     request.pins()
     if request.data:
         Index.load(request.data)
     study = request.study or Path("studies") / f"{request.family}-{time.strftime('%Y%m%d-%H%M%S')}"
     asked = asdict(request) | {"data": str(request.data.resolve()) if request.data else None}
-    record.create(study, {"format": 1, "name": study.name, "status": "running", "created": now(), "request": asked})
+    record.create(
+        study, {"format": 1, "name": study.name, "status": "running", "created": now(), "request": asked}
+    )
     return study, request
 
 
@@ -203,12 +217,15 @@ def proposals_for(request: Request, index: Index) -> Proposals:
     )
 
 
-def enqueue_published(ledger: Ledger, request: Request, index: Index, proposals: Proposals) -> None:
-    """The papers' own configurations run first, as far as they lie in the space and the pins allow."""
-    for row in family(request.family).published:
-        values = proposals.complete(row.values) if row.warm_start else {}
-        if values and agrees(values, proposals.pins):
-            origin = f"published: {row.paper}, Table {row.table}, row {row.row}"
+def enqueue_published(ledger: Ledger, request: Request, proposals: Proposals) -> None:
+    """The papers' own configurations run first (half of the trials at most), as far as the pins allow what a row prints."""
+    fixed = {name: pin for name, pin in proposals.pins.items() if not isinstance(pin, tuple)}
+    rows = [row for row in family(request.family).published if row.warm_start and agrees(row.values, proposals.pins)]
+    for row in rows[: max(1, request.trials // 2)]:
+        changed = ", ".join(f"{name}={pin}" for name, pin in fixed.items() if name not in row.values)
+        origin = f"published: {row.paper}, Table {row.table}, {row.row}" + (f", with {changed}" if changed else "")
+        with suppress(ValueError):  # a row that can't be built for these clips
+            values = proposals.complete(fixed | dict(row.values))
             ledger.study.enqueue_trial(values, user_attrs={"origin": origin}, skip_if_exists=True)
 
 
@@ -236,7 +253,9 @@ def trials_at_once(have: dict[str, float], request: Request, gpus_per_worker: fl
     return min(fits)
 
 
-def describe_study(study: Path, request: Request, index: Index, proposals: Proposals, concurrent: int) -> dict[str, Any]:
+def describe_study(
+    study: Path, request: Request, index: Index, proposals: Proposals, concurrent: int
+) -> dict[str, Any]:
     """study.json: what was asked, of what, with what."""
     about = record.read(study) | record.provenance(PROJECT)
     about["hardware"] |= {"gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}
@@ -267,11 +286,21 @@ def about_data(index: Index) -> dict[str, Any]:
 def print_plan(study: Path, about: dict[str, Any], concurrent: int) -> None:
     data, clips = about["data"], about["data"]["clips"]
     print(f"study    {study}  (seed {about['seed']}, commit {(about['git']['commit'] or 'unknown')[:10]})")
-    print(f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation clips of {data['seconds']:g} s")
-    print(f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} + {about['pruner']}, {concurrent} at a time")
+    print(
+        f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation clips of {data['seconds']:g} s"
+    )
+    print(
+        f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} + {about['pruner']}, {concurrent} at a time"
+    )
     print(f"confirm  the best {about['confirm']} over {about['seeds']} fresh seeds each")
     if about["pins"]:
-        print("fixed    " + ", ".join(f"{k}={'|'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in about["pins"].items()))
+        print(
+            "fixed    "
+            + ", ".join(
+                f"{k}={'|'.join(map(str, v)) if isinstance(v, tuple) else v}"
+                for k, v in about["pins"].items()
+            )
+        )
 
 
 def newest_study() -> Path:

@@ -1,6 +1,6 @@
 """Decode once per node: a split's waveforms as one memory-mapped file that all trials on the node share.
 
-    CACHE/<corpus>-<checksum>/<split>/waveforms.npy   (N, C, samples) int16 or float32, zeros after short clips
+    CACHE/<corpus>-<checksum>/<split>/waveforms.npy   (N, C, samples) int16 or float32, zero-padded
                                       scene.npy (N, S)  events.npy (N, E)  event_known.npy (N, E)   float32
     CACHE/<corpus>-<checksum>/<split>.lock            held while the split is being built
 
@@ -45,8 +45,12 @@ class CacheError(OSError):
 
 @dataclass(frozen=True)
 class CachedSplit:
-    """N clips: `waveforms` (N, C, samples) int16 or float32; `scene` (N, S), `events` and `event_known` (N,
-    E) float32."""
+    """N clips.
+
+    waveforms             (N, C, samples) int16 or float32
+    scene                 (N, S) float32
+    events, event_known   (N, E) float32
+    """
 
     waveforms: Tensor
     scene: Tensor
@@ -68,16 +72,15 @@ class CachedSplit:
             self.event_known.to(device),
         )
 
-    def batches(self, clips: Iterable[Tensor], device: str) -> Iterator[Batch]:
-        """A batch on `device` for each (B,) int64 of clip numbers. 16-bit samples become floats in [-1, 1)
-        there."""
-        memory = WaveformMemory()
+    def batches(self, clips: Iterable[Tensor], device: str, memory: WaveformMemory) -> Iterator[Batch]:
+        """A batch on `device` for each (B,) int64 of clip numbers; 16-bit becomes float in [-1, 1)."""
         for numbers in clips:
             at = numbers.to(self.waveforms.device)
             here = device == "cpu" and not at.is_cuda
             waveform = self._rows(numbers.tolist(), memory) if here else self._selected(at, device)
             labels = [t.index_select(0, at).to(device) for t in (self.scene, self.events, self.event_known)]
-            yield Batch(waveform, *labels, numbers.to(device))
+            yield Batch(waveform, labels[0], labels[1], labels[2], numbers.to(device))
+            del waveform
 
     def _rows(self, numbers: list[int], memory: WaveformMemory) -> Tensor:
         """Row by row into memory used before: each sample is touched once, and no page is new."""
@@ -197,9 +200,23 @@ def _shard_members(root: Path, shard: Shard) -> Iterator[tuple[Shard, Clip, dict
             yield shard, clip, _members(shard, clip, data)
         _digest_until(file, digest, shard.bytes)
     if digest.hexdigest() != shard.sha256:
+        clips = "".join(f"clip {key}: damaged audio; " for key in _damaged_clips(root, shard)[:1])
         raise ShardError(
-            f"{shard.name}: SHA-256 {digest.hexdigest()[:16]}… on disk, {shard.sha256[:16]}… in the index"
+            f"{shard.name}: {clips}SHA-256 {digest.hexdigest()[:16]}… on disk, {shard.sha256[:16]}… in the index"
         )
+
+
+def _damaged_clips(root: Path, shard: Shard) -> list[str]:
+    """The keys whose FLAC no longer has its own checksum, once a shard is known to be damaged."""
+    from datasets.decode import flac_intact
+
+    with open(root / shard.name, "rb") as file:
+        found = []
+        for clip in shard.clips:
+            file.seek(clip.offset)
+            if flac_intact(_members(shard, clip, file.read(clip.size)).get("flac", b"")) is False:
+                found.append(clip.key)
+    return found
 
 
 def _digest_until(file: BinaryIO, digest: hashlib._Hash, offset: int) -> None:

@@ -9,14 +9,14 @@
     evaluation_setup/fold1_val.csv         filename, scene_label    not in TAU; used where it is there
     events_strong.tsv                      filename, onset, offset, event_label   (s; DESED's form; optional)
     events_weak.tsv                        filename, event_labels (joined by commas; optional)
-    labels.csv                             label, kind (scene | event), index: the order of the classes (optional)
+    labels.csv                             label, kind (scene | event), index: the classes' order (optional)
     audio/
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

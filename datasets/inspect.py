@@ -71,8 +71,8 @@ def report(index: Index, found: Mapping[str, Contents]) -> str:
         f"  checksum {index.checksum}",
         f"  {len(index.dropped)} damaged clips dropped",
         "",
-        "  "
-        f"{'split':8}{'clips':>8}{'hours':>8}{'shards':>8}{'locations':>11}{'strong':>8}{'no event':>10}{'unknown':>9}",
+        f"  {'split':8}{'clips':>8}{'hours':>8}{'shards':>8}{'locations':>11}{'strong':>8}"
+        f"{'no event':>10}{'unknown':>9}",
     ]
     for name, split in index.splits.items():
         c = found[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import numpy as np
 
@@ -20,14 +21,16 @@ class WaveformMemory:
 
     def __init__(self) -> None:
         self._arrays: list[np.ndarray] = []
+        self._lock = threading.Lock()  # training and validation may be read at the same time
 
     def take(self, shape: tuple[int, int, int]) -> np.ndarray:
         """An array of `shape` (B, C, N) with arbitrary content."""
         size = int(np.prod(shape))
-        for array in self._arrays:
-            if array.size >= size and sys.getrefcount(array) == self.FREE:
-                return array[:size].reshape(shape)
-        fresh = np.empty(size, dtype=np.float32)
-        if len(self._arrays) < self.KEPT:
-            self._arrays.append(fresh)
-        return fresh.reshape(shape)
+        with self._lock:
+            for array in self._arrays:
+                if array.size >= size and sys.getrefcount(array) == self.FREE:
+                    return array[:size].reshape(shape)
+            fresh = np.empty(size, dtype=np.float32)
+            if len(self._arrays) < self.KEPT:
+                self._arrays.append(fresh)
+            return fresh.reshape(shape)

@@ -29,11 +29,12 @@ import soundfile
 from tyro.extras import SubcommandApp
 
 from datasets.corpora import ABOUT, UNKNOWN, Corpus, Recording, Validation, read_tau_like
+from datasets.decode import flac_intact
 from datasets.prefetch import map_ahead
 from datasets.shards import Index, Sample, make_index, unique_keys, write_split
 
-# How a source's sample format is kept: (extension, libsndfile format, subtype, numpy type that loses
-nothing). KEEP = {
+# How a sample format is kept: (extension, libsndfile format, subtype, numpy type that loses nothing).
+KEEP = {
     **dict.fromkeys(("PCM_16", "PCM_U8", "PCM_S8"), ("flac", "FLAC", "PCM_16", "int16")),
     **dict.fromkeys(("VORBIS", "OPUS", "MPEG_LAYER_III"), ("flac", "FLAC", "PCM_16", "int16")),
     "PCM_24": ("flac", "FLAC", "PCM_24", "int32"),
@@ -186,9 +187,8 @@ def _probe(files: Mapping[str, Sequence[AudioFile]], jobs: int) -> tuple[int, in
         if header[:2] != (rate, channels):
             raise ValueError(
                 f"{name} has {header[0]} Hz and {header[1]} channel(s); expected {rate} Hz and {channels} "
-                "channel(s) "
-                f"as {agreeing} of {len(found)} files have ({len(found) - agreeing} differ); resample it "
-                "first"
+                f"channel(s) as {agreeing} of {len(found)} files have ({len(found) - agreeing} differ); "
+                "resample it first"
             )
     whole = all(KEEP.get(subtype, KEEP_FLOAT)[3] == "int16" for _, _, subtype in found.values())
     return rate, channels, damaged, "int16" if whole else "float32"
@@ -220,6 +220,8 @@ def _encode(file: AudioFile, sample_type: str) -> Sample | Damaged:
         return Damaged(name, _reason(error, file.path))
     if len(samples) != promised:
         return Damaged(name, f"cut off: {len(samples)} of {promised} samples are there")
+    if flac_intact(data) is False:
+        return Damaged(name, "damaged: the samples do not have the MD5 that the file's header promises")
     if not np.isfinite(samples).all():
         return Damaged(name, "holds NaN or infinite samples")
     encoded = io.BytesIO()
@@ -311,10 +313,10 @@ def tau_like(
         fold: which of evaluation_setup/fold<k>_*.csv
         max_damaged: the fraction of clips that may be damaged
         jobs: threads that decode and encode
-        corpus: the corpus's name in reports (tau2019, tut2018 and jssed bring licence and citation); default:
-        the folder's validation: auto = the fold's val list if there is one, else by location; random is what
-        the papers do validation_fraction: how much of the training list is held out where there is no val
-        list seed: of the hold-out
+        corpus: its name in reports (tau2019, tut2018, jssed: with licence, citation); default: the folder's
+        validation: auto = the fold's val list if there is one, else by location; random is what the papers do
+        validation_fraction: how much of the training list is held out where there is no val list
+        seed: of the hold-out
     """
     listing = read_tau_like(
         source, fold=fold, validation=validation, validation_fraction=validation_fraction, seed=seed

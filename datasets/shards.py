@@ -2,8 +2,9 @@
 
     SHARDS/index.json             written last: a folder without it is an unfinished preparation
     SHARDS/<split>-000000.tar …   one run of members per clip, all named after the clip's key:
-        <key>.json                {"scene": str | null, "events": [names] | null, "strong": [[onset s, offset s, name], …] | null,
-                                   "location": str | null}; null = unknown, [] = known to hold no event
+        <key>.json                {"scene": str | null, "events": [names] | null, "location": str | null,
+                                   "strong": [[onset s, offset s, name], …] | null};
+                                  null = unknown, [] = known to hold no event
         <key>.flac or <key>.wav   the waveform, loudness untouched (.ogg and .mp3 are read too)
         <key>.tags.npy            optional, (E',) a teacher's probabilities for the clip
         <key>.frames.npy          optional, (T, E') the same for each frame
@@ -228,7 +229,7 @@ class ShardWriter:
             )
         self._keys.add(sample.key)
         if self._tar is None:
-            self._tar = tarfile.open(self._partial, "w")
+            self._tar = tarfile.open(self._partial, "w")  # noqa: SIM115 - open until the shard is full
         start = self._tar.offset
         # The labels come first, so that they can be read without the audio.
         _add_member(self._tar, f"{sample.key}.json", sample.labels.to_json())
@@ -318,7 +319,7 @@ def _labels_of(file: BinaryIO, shard: Shard, clip: Clip) -> ClipLabels:
             for member in tar:
                 if member.name == f"{clip.key}.json":
                     return ClipLabels.from_json(_content(tar, member))
-    except (tarfile.TarError, ValueError) as error:
+    except (tarfile.TarError, ValueError, TypeError) as error:
         raise ShardError(f"{shard.name}: clip {clip.key}: {error}") from error
     raise ShardError(f"{shard.name}: clip {clip.key} has no {clip.key}.json")
 

@@ -16,6 +16,7 @@ import torch
 from datasets import plan
 from datasets.batch import Batch
 from datasets.cache import CachedSplit, CacheError, open_cached, resident
+from datasets.memory import WaveformMemory
 from datasets.prefetch import prefetch
 from datasets.shards import Index, ShardError
 
@@ -53,7 +54,7 @@ def open_source(root: str | Path, *, cache: Path | None, workers: int = 0) -> So
 
     With a cache, the training and validation splits are decoded now if no earlier run did, the test split
     when it is first read. Where the cache can't be used a warning says why and the clips are streamed.
-    Streaming decodes in `workers` processes, or for 0 in this one, with as many threads as torch may use.
+    Streaming decodes in `workers` processes, or for 0 in a thread of this one.
 
     Raises ShardError for a shard set that is missing, damaged or without training clips.
     """
@@ -76,6 +77,7 @@ class StreamSource:
 
     index: Index
     workers: int = 0
+    memory: WaveformMemory = field(default_factory=WaveformMemory)
 
     def steps(self, batch_size: int, world: int = 1) -> int:
         return plan.steps(self.index.split("train").clips, batch_size, world)
@@ -83,8 +85,7 @@ class StreamSource:
     def train_batches(
         self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1, device: str = "cpu"
     ) -> Iterator[Batch]:
-        make = partial(_train_stream, self.index, batch_size, epoch, seed, rank, world)
-        return self._read(make, device)
+        return self._read(partial(_train_stream, self.index, batch_size, epoch, seed, rank, world), device)
 
     def eval_batches(
         self, split: str, batch_size: int, *, rank: int = 0, world: int = 1, device: str = "cpu"
@@ -94,7 +95,7 @@ class StreamSource:
     def _read(self, make: partial[Iterator[Batch]], device: str) -> Iterator[Batch]:
         from datasets.stream import in_workers
 
-        batches = in_workers(make, self.workers) if self.workers else prefetch(make(0, 1))
+        batches = in_workers(make, self.workers) if self.workers else prefetch(make(0, 1, self.memory))
         for batch in batches:
             yield batch if device == "cpu" else batch.to(device)
 
@@ -106,6 +107,7 @@ class CacheSource:
     index: Index
     cache: Path
     streamed: StreamSource
+    memory: WaveformMemory = field(default_factory=WaveformMemory)
     _splits: dict[tuple[str, str], CachedSplit | None] = field(default_factory=dict)
 
     def steps(self, batch_size: int, world: int = 1) -> int:
@@ -130,7 +132,7 @@ class CacheSource:
             options = {"epoch": epoch, "seed": seed, "rank": rank, "world": world}
             return self.streamed.train_batches(batch_size, **options, device=device)
         clips = plan.train_clips(len(cached), batch_size, seed=seed, epoch=epoch, rank=rank, world=world)
-        return prefetch(cached.batches(map(torch.from_numpy, clips), device))
+        return prefetch(cached.batches(map(torch.from_numpy, clips), device, self.memory))
 
     def eval_batches(
         self, split: str, batch_size: int, *, rank: int = 0, world: int = 1, device: str = "cpu"
@@ -139,11 +141,20 @@ class CacheSource:
         if cached is None:
             return self.streamed.eval_batches(split, batch_size, rank=rank, world=world, device=device)
         ranges = plan.eval_ranges(len(cached), batch_size, rank=rank, world=world)
-        return prefetch(cached.batches((torch.arange(start, stop) for start, stop in ranges), device))
+        clips = (torch.arange(start, stop) for start, stop in ranges)
+        return prefetch(cached.batches(clips, device, self.memory))
 
 
 def _train_stream(
-    index: Index, batch_size: int, epoch: int, seed: int, rank: int, world: int, worker: int, workers: int
+    index: Index,
+    batch_size: int,
+    epoch: int,
+    seed: int,
+    rank: int,
+    world: int,
+    worker: int,
+    workers: int,
+    memory: WaveformMemory | None = None,
 ) -> Iterator[Batch]:
     from datasets.stream import batches
 
@@ -151,14 +162,21 @@ def _train_stream(
     who = {"rank": rank, "world": world, "worker": worker, "workers": workers}
     reading = plan.train_reading(sizes, batch_size, seed=seed, epoch=epoch, **who)
     rng = random.Random(f"{seed} {epoch} {rank} {worker}")
-    return batches(index, "train", reading, rng, torch.get_num_threads())
+    return batches(index, "train", reading, rng, memory)
 
 
 def _eval_stream(
-    index: Index, split: str, batch_size: int, rank: int, world: int, worker: int, workers: int
+    index: Index,
+    split: str,
+    batch_size: int,
+    rank: int,
+    world: int,
+    worker: int,
+    workers: int,
+    memory: WaveformMemory | None = None,
 ) -> Iterator[Batch]:
     from datasets.stream import batches
 
     sizes = [len(shard.clips) for shard in index.split(split).shards]
     reading = plan.eval_reading(sizes, batch_size, rank=rank, world=world, worker=worker, workers=workers)
-    return batches(index, split, reading, threads=torch.get_num_threads())
+    return batches(index, split, reading, memory=memory)

@@ -13,9 +13,7 @@ from __future__ import annotations
 import random
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +40,13 @@ Place = tuple[Shard, int, int]
 
 
 def batches(
-    index: Index, split: str, reading: plan.Reading, rng: random.Random | None = None, threads: int = 1
+    index: Index,
+    split: str,
+    reading: plan.Reading,
+    rng: random.Random | None = None,
+    memory: WaveformMemory | None = None,
 ) -> Iterator[Batch]:
-    """The batches of one worker, decoded by `threads` threads.
-
-    `rng` mixes the clips within a bounded window; None keeps the shards' order.
-    """
+    """The batches of one worker. `rng` mixes clips within a bounded window; None keeps the shards' order."""
     shards = index.split(split).shards
     steps: list[Step] = [
         partial(read_segments, root=index.root),
@@ -58,7 +57,8 @@ def batches(
     if rng is not None:
         window = window_clips(shards)
         steps.append(mix_window(window, initial=window, rng=rng))
-    steps.append(partial(make_batches, index=index, sizes=reading.batch_sizes, threads=threads))
+    memory = memory or WaveformMemory()
+    steps.append(partial(make_batches, index=index, sizes=reading.batch_sizes, memory=memory))
     stream: Iterator[Any] = iter([(shards[s.shard], s) for s in reading.segments])
     for step in steps:
         stream = step(stream)
@@ -106,52 +106,31 @@ def number_clips(
 
 
 def make_batches(
-    clips: Iterable[tuple[Place, dict[str, bytes]]], index: Index, sizes: Iterable[int], threads: int = 1
+    clips: Iterable[tuple[Place, dict[str, bytes]]],
+    index: Index,
+    sizes: Iterable[int],
+    memory: WaveformMemory,
 ) -> Iterator[Batch]:
     """Decode clips into batches of the given sizes, straight into the batch's memory."""
-    source, memory = iter(clips), WaveformMemory()
-    with ThreadPoolExecutor(threads) as pool:
-        for size in sizes:
-            waveform = memory.take((size, index.channels, index.samples))
-            taken = list(islice(source, size))
-            labels = _decode_rows(taken, waveform, index, pool, threads)
-            scene, events, known = label_arrays(labels, index.labels)
-            yield Batch(
-                torch.from_numpy(waveform),
-                torch.from_numpy(scene),
-                torch.from_numpy(events),
-                torch.from_numpy(known),
-                torch.tensor([number for (_, _, number), _ in taken], dtype=torch.int64),
-            )
-
-
-def _decode_rows(
-    taken: Sequence[tuple[Place, dict[str, bytes]]],
-    waveform: np.ndarray,
-    index: Index,
-    pool: ThreadPoolExecutor,
-    threads: int,
-) -> list[ClipLabels]:
-    """Decode the clips into the rows of `waveform` (B, C, N); libsndfile works outside the interpreter
-    lock."""
-
-    def decode(row: int) -> ClipLabels:
-        (shard, place, _), members = taken[row]
-        clip = shard.clips[place]
-        wanted = ClipFormat(index.sample_rate, index.channels, clip.samples)
-        return decode_clip(members, wanted, waveform[row], shard=shard.name, key=clip.key)
-
-    if threads == 1:
-        return [decode(row) for row in range(len(taken))]
-    labels: list[ClipLabels] = [ClipLabels()] * len(taken)
-
-    def decode_some(start: int) -> None:
-        # One task a thread, not a clip: handing out a task costs as much as a tenth of decoding.
-        for row in range(start, len(taken), threads):
-            labels[row] = decode(row)
-
-    list(pool.map(decode_some, range(threads)))
-    return labels
+    source = iter(clips)
+    for size in sizes:
+        waveform = memory.take((size, index.channels, index.samples))
+        labels, numbers = [], []
+        for row in range(size):
+            (shard, place, number), members = next(source)
+            clip = shard.clips[place]
+            wanted = ClipFormat(index.sample_rate, index.channels, clip.samples)
+            labels.append(decode_clip(members, wanted, waveform[row], shard=shard.name, key=clip.key))
+            numbers.append(number)
+        scene, events, known = label_arrays(labels, index.labels)
+        yield Batch(
+            torch.from_numpy(waveform),
+            torch.from_numpy(scene),
+            torch.from_numpy(events),
+            torch.from_numpy(known),
+            torch.tensor(numbers, dtype=torch.int64),
+        )
+        del waveform  # while a name here held the memory, it could not be used again
 
 
 def label_arrays(

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 import reports
 from reports import collect, findings, tables
 
-SHORT = ("rank", "trial", "n", "against the best", "parameters")
+SHORT = (
+    "rank",
+    "trial",
+    "test",
+    "seeds",
+    "against the best",
+    "validation",
+    "parameters",
+)  # columns, up to a unit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,8 +43,7 @@ def summary(study: collect.Study) -> str:
     found = findings.finding(study, result)
     if result.standings:
         table = tables.leaderboard(study, result)
-        numbers = tuple(c for c in table.columns if c in (table.columns[2], table.columns[7]))
-        board = tables.as_text(table, (*SHORT[:2], *numbers, *SHORT[2:]))
+        board = tables.as_text(table, SHORT)
     else:
         table = tables.search_leaders(study)
         board = tables.as_text(table) if table.rows else ""

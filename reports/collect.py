@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,14 +187,19 @@ def _test(path: Path, scenes: int, events: int) -> OnTest:
         result = OnTest(
             {str(name): float(value) for name, value in raw["metrics"].items()},
             np.asarray(raw["confusion"], dtype=np.int64).reshape(scenes, scenes),
-            np.asarray(raw["event_ap"], dtype=np.float64).reshape(events),  # null becomes NaN
-            np.asarray(raw["event_auc"], dtype=np.float64).reshape(events),
+            _by_event(raw["event_ap"], events),
+            _by_event(raw["event_auc"], events),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StudyError(
             f"{path}: not a test result for {scenes} scenes and {events} events ({_one_line(error)})"
         ) from error
     return result
+
+
+def _by_event(values: Sequence[float | None] | None, events: int) -> np.ndarray:
+    """(E,) with NaN for null; a model without an event branch writes an empty list."""
+    return np.asarray(values or [None] * events, dtype=np.float64).reshape(events)
 
 
 def _one_line(error: BaseException) -> str:

@@ -99,7 +99,7 @@ def bare(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-def wrap(name: str, width: int, lines: int = 4) -> str:
+def wrap(name: str, width: int, lines: int = 6) -> str:
     """A name broken after spaces, underscores, hyphens and slashes into lines of at most `width` characters.
 
     Pieces without a break are cut hard; what does not fit into `lines` lines ends with "…".

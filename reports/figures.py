@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from reports import units
 from reports.collect import Study
@@ -80,8 +80,9 @@ def learning_curves(study: Study) -> LearningCurves:
 def _best_trial(good: pd.DataFrame, mode: str) -> int | None:
     if good.empty:
         return None
-    index = good["score"].idxmax() if mode == "max" else good["score"].idxmin()
-    return int(good.at[index, "trial"])
+    scores = good["score"].to_numpy()
+    place = int(scores.argmax() if mode == "max" else scores.argmin())
+    return int(good["trial"].iloc[place])
 
 
 def _rungs(runs: pd.DataFrame) -> tuple[int, ...]:
@@ -104,8 +105,11 @@ def draw_learning_curves(info: LearningCurves, width: float) -> Figure:
     grid(axes, "y")
     for rung in info.rungs:
         axes.axvline(rung, color=PALE, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
+    crowd = min(1.0, 25 / max(1, len(info.curves)))  # many curves are drawn fainter
     for curve in info.curves:
         colour, line, opacity = (BLUE, 2.4, 1.0) if curve.best else _LINE.get(curve.state, (PALE, 0.9, 0.7))
+        if not curve.best:
+            line, opacity = line * max(0.6, crowd), opacity * max(0.4, crowd)
         scores = [v * on.factor for v in curve.scores]
         axes.plot(
             curve.epochs, scores, color=colour, linewidth=line, alpha=opacity, zorder=3 if curve.best else 2
@@ -113,9 +117,8 @@ def draw_learning_curves(info: LearningCurves, width: float) -> Figure:
         ended = curve.state in ("PRUNED", "DIVERGED", "FAIL")
         if ended or len(scores) == 1:
             mark = "x" if ended else "o"
-            axes.plot(
-                curve.epochs[-1], scores[-1], mark, color=colour if curve.state != "PRUNED" else GREY, ms=4
-            )
+            ink = GREY if curve.state == "PRUNED" else colour
+            axes.plot(curve.epochs[-1], scores[-1], mark, color=ink, ms=3.5)
         if curve.best:
             text = f"trial {curve.trial}\n{units.score(curve.scores[-1], on, unit=True)}"
             _beside(axes, text, curve.epochs[-1], scores[-1])
@@ -240,7 +243,7 @@ def draw_importance(info: Importance, width: float) -> Figure:
 class Slice(NamedTuple):
     """Score against one knob over the finished full-length search runs.
 
-    kind    "number", "log number" or "choice"; `choices` in display order for the latter
+    kind    "number", "log number" or "choice"; `choices` from top to bottom, the largest number on top
     points  (value, score, trial); the value is the choice's index for choices
     """
 
@@ -265,8 +268,8 @@ def slices(study: Study, found: Importance, most: int = 6) -> Slices:
     drawn = [_slice(good, name) for name in names if f"config.{name}" in good.columns]
     drawn = [s for s in drawn if len({value for value, _, _ in s.points}) > 1][:most]
     note = ""
-    if len(good) < 2:
-        note = "Fewer than two search runs finished at full length, so there is nothing to compare."
+    if len(good) < 3:
+        note = "Fewer than three search runs finished at full length, so there is nothing to compare."
     elif not drawn:
         note = "The finished search runs do not differ in any searched knob."
     return Slices(study.metric, tuple(drawn) if not note else (), _best_trial(good, study.mode), note)
@@ -284,15 +287,11 @@ def _slice(good: pd.DataFrame, knob: str) -> Slice:
     if numeric and len(set(values)) > 4:
         kind = "log number" if logarithmic([float(v) for v in values]) else "number"
         return Slice(knob, kind, (), tuple(zip([float(v) for v in values], scores, trials)))
-    ordered = sorted(set(values)) if numeric else sorted({str(v): v for v in values}.values(), key=str)
-    choices = tuple(units.short_knob(v) for v in ordered)
-    index = {units.short_knob(v): float(i) for i, v in enumerate(ordered)}
-    return Slice(
-        knob,
-        "choice",
-        choices,
-        tuple((index[units.short_knob(v)], s, t) for v, s, t in zip(values, scores, trials)),
-    )
+    keys = [float(v) if numeric else str(v) for v in values]
+    ordered = sorted(set(keys), reverse=numeric)
+    names = {key: units.short_knob(value) for key, value in zip(keys, values)}
+    points = tuple((float(ordered.index(key)), s, t) for key, s, t in zip(keys, scores, trials))
+    return Slice(knob, "choice", tuple(names[key] for key in ordered), points)
 
 
 def draw_slices(info: Slices, width: float) -> Figure:
@@ -342,6 +341,7 @@ def _draw_slice(axes: Axes, one: Slice, on: units.Scale, best: int | None, chara
         axes.set_ylim(len(one.choices) - 0.5, -0.5)
     elif one.kind == "log number":
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         axes.yaxis.set_major_formatter(lambda value, _: units.short_knob(float(value)))
         axes.yaxis.set_minor_formatter(lambda value, _: "")
         axes.tick_params(which="minor", length=0)
@@ -471,13 +471,13 @@ def confusion(study: Study, trial: int | None) -> Confusion:
 def draw_confusion(info: Confusion, width: float) -> Figure:
     wide, size = width >= WIDE, len(info.scenes)
     rows = [
-        f"{wrap(name, 20 if wide else 12)}  ({sum(counts):,})"
+        f"{wrap(name, 20 if wide else 14)}  ({sum(counts):,})"
         for name, counts in zip(info.scenes, info.counts)
     ]
     across = (width - 0.085 * longest_line(rows) - 0.3) / max(size, 1)  # a cell's width in inches
     flat = [wrap(name, max(1, int(across / 0.085))) for name in info.scenes]
     level = all("\n" not in label or across > 0.9 for label in flat)
-    columns = flat if level else [wrap(name, 20 if wide else 14) for name in info.scenes]
+    columns = flat if level else _upright(info.scenes, most=max(1, int(across / 0.15)))
     tall = max(label.count("\n") + 1 for label in ([*rows] if level else [*rows, *columns]))
     cell = max(0.17 * tall, min(0.55, across), 0.24)
     above = 0.15 * max(label.count("\n") + 1 for label in columns) if level else 0.085 * longest_line(columns)
@@ -499,6 +499,15 @@ def draw_confusion(info: Confusion, width: float) -> Figure:
     axes.set_ylabel("true scene (clips)")
     _write_cells(axes, info, both=wide and size <= 15)
     return figure
+
+
+def _upright(names: Sequence[str], most: int) -> list[str]:
+    """Labels to be turned upright, in as few characters a line as `most` lines beside each other allow."""
+    for characters in range(14, 60, 2):
+        labels = [wrap(name, characters) for name in names]
+        if all(label.count("\n") < most and "…" not in label for label in labels):
+            return labels
+    return [wrap(name, 60, most) for name in names]
 
 
 def _write_cells(axes: Axes, info: Confusion, *, both: bool) -> None:
@@ -557,7 +566,7 @@ def event_precision(study: Study, trial: int | None, most: int = 60) -> EventPre
 
 
 def draw_event_precision(info: EventPrecision, width: float) -> Figure:
-    labels = [wrap(name, 34 if width >= WIDE else 18, 2) for name, *_ in info.rows]
+    labels = [wrap(name, 34 if width >= WIDE else 20) for name, *_ in info.rows]
     lines = sum(label.count("\n") + 1 for label in labels)
     figure = canvas(width, 0.75 + 0.05 * len(labels) + 0.155 * lines)
     axes = figure.add_subplot()
@@ -569,9 +578,9 @@ def draw_event_precision(info: EventPrecision, width: float) -> Figure:
         axes.plot((0, mean), (place, place), color=RULE, linewidth=1.0, zorder=1)
         axes.plot((low, high), (place, place), color=SKY, linewidth=3.2, solid_capstyle="round", zorder=2)
         axes.plot(mean, place, "o", color=BLUE, ms=5, zorder=3)
-        axes.annotate(
-            f"{mean:.2f}", (high, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8
-        )
+        place_text: Any = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        axes.annotate(f"{mean:.2f}", (high, place), bbox=box, **place_text)
     axes.axvline(info.overall, color=GREY, linewidth=0.9, linestyle=(0, (2, 3)), zorder=1)
     where = (info.overall, -0.7)
     axes.annotate(

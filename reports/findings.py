@@ -19,6 +19,7 @@ from reports.rank import (
     Standing,
     Summary,
     Verdict,
+    differing,
     label,
     ranking,
     search_table,
@@ -66,30 +67,47 @@ def published(study: Study, result: Ranking) -> tuple[Comparable, ...]:
     """The papers' rows with verdicts: comparable ones first, each kind in the order of the study's record."""
     rows = [row for row in study.record.get("published", ()) if isinstance(row, Mapping)]
     corpus = str(study.record["data"].get("corpus", "unknown"))
-    judged = [
-        Comparable(row, verdict(row, result, corpus=corpus, test_metric=study.test_metric, mode=study.mode))
-        for row in rows
-    ]
+    judged = [Comparable(row, verdict(row, result, corpus=corpus)) for row in rows]
     return tuple(sorted(judged, key=lambda item: item.verdict.trial is None))
 
 
+def searched_knobs(study: Study) -> tuple[str, ...]:
+    """The knobs of the study's space that took more than one value in its search runs."""
+    rows = study.runs[study.runs["phase"] == "search"]
+    columns = [name for name in rows.columns if str(name).startswith("config.")]
+    configs = [
+        {str(k).removeprefix("config."): v for k, v in row.items()}
+        for row in rows[columns].to_dict("records")
+    ]
+    varied = differing(configs)
+    return tuple(knob for knob in map(str, study.record.get("space", ())) if knob in varied)
+
+
+def printed_row(row: Mapping[str, Any]) -> str:
+    """ "Table III, cSEM-PANN": where the paper prints it."""
+    table = str(row.get("table", ""))
+    where = table if not table or table.lower().startswith("table") else f"Table {table}"
+    return ", ".join(part for part in (where, str(row.get("row", ""))) if part)
+
+
 def beside_papers(judged: tuple[Comparable, ...]) -> str:
-    """The verdicts in one sentence; "" when the study records no published rows."""
+    """The verdicts in a sentence or two; "" when the study records no published rows."""
     if not judged:
         return ""
-    said: dict[str, list[str]] = {}
-    for row, found in judged:
-        if found.trial is not None:
-            name = " ".join(str(row.get(k, "")) for k in ("paper", "table", "row")).strip()
-            who = "" if found.against == "the winner" else f" (trial {found.trial}, the same configuration)"
-            said.setdefault(found.word, []).append(name + who)
+    compared = [item for item in judged if item.verdict.trial is not None]
+    if not compared:
+        return "None of the papers' rows can be compared with this study; the reasons are below."
+    own = [item for item in compared if item.verdict.against == "the same configuration"]
     words = {"better": "better than", "reproduced": "level with", "worse": "worse than"}
-    parts = [f"{words[word]} {_list(said[word])}" for word in words if word in said]
-    rest = sum(item.verdict.trial is None for item in judged)
-    if not parts:
-        return "None of the papers' rows can be compared with this study."
-    more = f"; {units.plural(rest, 'row')} cannot be compared" if rest else ""
-    return f"Beside the papers: {'; '.join(parts)}{more}."
+    counts = [(words[w], sum(i.verdict.word == w for i in compared)) for w in words]
+    tally = _list([f"{said} {n}" for said, n in counts if n])
+    text = f"Ours is {tally} of the {units.plural(len(compared), 'comparable published row')}"
+    rest = len(judged) - len(compared)
+    text += f"; {units.plural(rest, 'row')} cannot be compared." if rest else "."
+    for item in own[:3]:
+        where = f"{item.row.get('paper', '')} {printed_row(item.row)}".strip()
+        text += f" The configuration of {where} (trial {item.verdict.trial}): {item.verdict.word}."
+    return text
 
 
 def finding(study: Study, result: Ranking) -> Finding:
@@ -148,7 +166,7 @@ def _unconfirmed(study: Study, result: Ranking) -> Finding:
             if ran
             else "Nothing has run so far."
         )
-        return Finding(_status(study), headline, "", (said,))
+        return Finding(_status(study), headline, said, ())
     top = rows[0]
     shown = f"{units.score(top.score, on, unit=True)} {on.label} on validation"
     headline = f"Trial {top.trial} is the best search run with {shown}; nothing is confirmed yet"
@@ -190,12 +208,9 @@ def _sure(study: Study, result: Ranking, best: Standing) -> list[str]:
         )
     test = units.scale(study.test_metric)
     if math.isfinite(best.sampling_error):
-        points = units.score(best.sampling_error, test)
+        points = f"± {units.score(best.sampling_error, test)} {test.points}"
         clips = units.plural(study.test_clips or 0, "test clip")
-        said.append(
-            f"The choice of the {clips} alone adds ± {points} {test.points} (95 %, binomial); "
-            "the interval above covers seeds only."
-        )
+        said.append(f"The choice of the {clips} alone adds {points} (95 %, binomial) to what the seeds say.")
     said.extend(_missing(s) for s in result.standings if s.lost and (s is best or s.tied))
     return said
 
@@ -213,7 +228,7 @@ def _compared(study: Study, result: Ranking, best: Standing) -> str:
         )
         how = f"{result.test}, p {_equals(worst)} after Holm"
         return f"As far as seeds go, yes: {others} clearly worse on validation ({how})."
-    trials = "Trials " + _list([str(best.trial), *(str(s.trial) for s in result.tied)])
+    trials = "trials " + _list([str(best.trial), *(str(s.trial) for s in result.tied)])
     near = result.tied[0]
     text = f"No: {trials} cannot be told apart. "
     if near.comparison is None or not math.isfinite(near.p):
@@ -294,7 +309,7 @@ class Reason(NamedTuple):
 
 
 def reasons(runs: pd.DataFrame) -> tuple[Reason, ...]:
-    """Why runs stopped, failed and diverged first. Texts differing in numbers, but not in an epoch, are one."""
+    """Why runs stopped: failed and diverged first; texts that differ in numbers other than epochs are one."""
     groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for state in ("FAIL", "DIVERGED", "PRUNED"):
         stopped = runs[runs["state"] == state]
@@ -325,12 +340,8 @@ def winner_seeds(study: Study, trial: int) -> tuple[int, ...]:
 
 
 def train_command(study: Study, config: Mapping[str, Any], seed: int | None) -> str:
-    """The shell command that trains a configuration again, every word quoted, in lines a page has room for.
-
-    Knobs without a value (None) keep their default and are not named.
-    """
-    values = {name: units.knob(value) for name, value in config.items()}
-    settings = [f"{name}={value}" for name, value in values.items() if value not in ("none", "")]
+    """The shell command that trains a configuration again, every word quoted, in lines of a page."""
+    settings = [f"{name}={text}" for name, value in config.items() if (text := units.knob(value))]
     options = [
         ["python", "-m", "trainables.train", str(study.record["family"])],
         ["--data", str(study.record["data"].get("path", "SHARDS"))],

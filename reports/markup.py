@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -19,7 +19,11 @@ from reports.findings import Finding
 from reports.tables import Table, as_text
 
 PHONE = "application/x-scenetune-phone-png"  # the narrow drawing, beside image/png in an output
+# Control characters, lone surrogates, and the marks that turn the direction of the text around them.
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 PLAIN = "tex2jax_ignore mathjax_ignore"
+
+GLUE = re.compile(r"(?<=\d) (?=[%±])|(?<=[±=<]) (?=[\d.])|(?<=\b[pn]) (?=[=<])")
 
 
 class Block(NamedTuple):
@@ -55,13 +59,12 @@ class Tint(NamedTuple):
 
 def escape(text: object) -> str:
     """Text as HTML: markup, quotes and control characters lose their meaning."""
-    shown = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text))
-    return html.escape(shown, quote=True)
+    return html.escape(UNSAFE.sub("\N{REPLACEMENT CHARACTER}", str(text)), quote=True)
 
 
 def _prose(text: str) -> str:
     """Escaped, with "81.2 ± 0.9 %" and "p = 0.04" kept on one line."""
-    return escape(re.sub(r" (?=[%±=<] ?)|(?<=[±=<]) (?=[\d.])", "\N{NO-BREAK SPACE}", text))
+    return escape(GLUE.sub("\N{NO-BREAK SPACE}", text))
 
 
 def paragraph(*pieces: str | Tint, kind: str = "") -> Block:
@@ -74,18 +77,21 @@ def paragraph(*pieces: str | Tint, kind: str = "") -> Block:
     return Block(f'<p class="{escape(kind)}">{inner}</p>' if kind else f"<p>{inner}</p>", text)
 
 
-def header(name: str, family: str, found: Finding, *more: str) -> Block:
-    """The top of the page: study, headline and what it means, how sure, and what else belongs beside it."""
+def header(name: str, family: str, found: Finding, facts: Mapping[str, str]) -> Block:
+    """The top of the page: study, headline and what it means, how sure, and `facts` by their label."""
     status = f'<p class="status">{_prose(found.status)}</p>' if found.status else ""
     meaning = f'<p class="meaning">{_prose(found.meaning)}</p>' if found.meaning else ""
-    sure = "".join(f"<li>{_prose(s)}</li>" for s in found.sure)
-    rest = "".join(f"<p>{_prose(s)}</p>" for s in more if s)
+    rows = {"Is that sure?": found.sure, **{label: (text,) for label, text in facts.items() if text}}
+    answers = "".join(
+        f"<dt>{_prose(label)}</dt><dd>{''.join(f'<p>{_prose(text)}</p>' for text in texts)}</dd>"
+        for label, texts in rows.items()
+        if texts
+    )
     markup = (
         f'<p class="study">{escape(name)} <span>family {escape(family)}</span></p>{status}'
-        f'<h1>{_prose(found.headline)}</h1>{meaning}<h3>Is that sure?</h3><ul class="sure">{sure}</ul>'
-        f"<h3>Papers, cost, model</h3>{rest}"
+        f"<h1>{_prose(found.headline)}</h1>{meaning}<dl>{answers}</dl>"
     )
-    said = [f"{name} ({family})", found.status, found.headline, found.meaning, *found.sure, *more]
+    said = [f"{name} ({family})", found.status, found.headline, found.meaning, *found.sure, *facts.values()]
     return Block(markup, "\n".join(filter(None, said)))
 
 

@@ -63,8 +63,8 @@ def from_script(text: str) -> nbformat.NotebookNode:
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
     """Run all cells in `folder` with this very interpreter, over sockets in a private folder.
 
-    The kernel reads no kernelspec, profile or startup file of the user, and never imports from the study
-    folder: a file named pandas.py in it stays data. (Windows has no such sockets: there it is the loopback address.)
+    The kernel reads no kernelspec, profile or startup file of the user, and imports nothing from the study
+    folder: a file named pandas.py in it stays data. (Windows lacks such sockets: there it is loopback.)
     """
     with tempfile.TemporaryDirectory(prefix="scenetune-report-") as scratch:
         manager = AsyncKernelManager(kernel_name=KERNEL, kernel_spec_manager=_kernelspec(Path(scratch)))

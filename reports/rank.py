@@ -57,6 +57,7 @@ class Standing(NamedTuple):
     p               against the best, Holm-corrected over all comparisons; NaN for the best and if untestable
     tied            cannot be told apart from the best, or cannot be tested; False for the best itself
     sampling_error  95 % half-width of the test mean from the choice of clips; NaN if not a share of clips
+    tests           every test metric by its name without "test/"
     lost            runs not in the mean, by state ("SHORT": finished below full length, "NAN": no score)
     """
 
@@ -72,6 +73,7 @@ class Standing(NamedTuple):
     origin: str
     config: Mapping[str, Any]
     lost: Mapping[str, int]
+    tests: Mapping[str, Summary]
 
 
 class Ranking(NamedTuple):
@@ -104,6 +106,7 @@ class SearchRow(NamedTuple):
     score: float
     parameters: float
     origin: str
+    config: Mapping[str, Any]
 
 
 class Verdict(NamedTuple):
@@ -308,9 +311,15 @@ def _standing(
         sampling_error=sampling_error(test.mean, clips),
         parameters=float(group["parameters"].iloc[0]),
         origin=str(group["origin"].iloc[0]),
-        config=_config(group.iloc[0]),
+        config=_config(group.to_dict("records")[0]),
+        tests=_tests(group),
         lost=lost,
     )
+
+
+def _tests(group: pd.DataFrame) -> dict[str, Summary]:
+    columns = [str(name) for name in group.columns if str(name).startswith("test/")]
+    return {name.removeprefix("test/"): summarise(group[name].tolist()) for name in columns}
 
 
 def is_share_of_clips(metric: str) -> bool:
@@ -332,7 +341,7 @@ def _lost(group: pd.DataFrame, epochs: int) -> dict[str, int]:
     return counts
 
 
-def _config(row: pd.Series) -> dict[str, Any]:
+def _config(row: Mapping[Any, Any]) -> dict[str, Any]:
     values = {str(k).removeprefix("config."): v for k, v in row.items() if str(k).startswith("config.")}
     return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
 
@@ -365,9 +374,13 @@ def _key(value: Any) -> str:
 
 
 def label(result: Ranking, standing: Standing) -> str:
-    """What tells a configuration from the others in words: at most two choices that differ, "" if none."""
-    words = [n for n in result.differing if all(isinstance(s.config.get(n), str) for s in result.standings)]
-    return ", ".join(str(standing.config[name]) for name in words[:2])
+    """What tells a configuration from the others in words: at most two choices that differ, "" if none.
+
+    A knob on which some configuration says "none" says nothing without its name, and is left out.
+    """
+    words = {name: [s.config.get(name) for s in result.standings] for name in result.differing}
+    telling = [n for n, said in words.items() if all(isinstance(w, str) for w in said) and "none" not in said]
+    return ", ".join(str(standing.config[name]) for name in telling[:2])
 
 
 def search_table(runs: pd.DataFrame, *, epochs: int, mode: str = "max") -> tuple[SearchRow, ...]:
@@ -375,57 +388,52 @@ def search_table(runs: pd.DataFrame, *, epochs: int, mode: str = "max") -> tuple
     good = usable(runs[runs["phase"] == "search"], epochs)
     good = good.sort_values(["score", "trial"], ascending=[mode == "min", True])
     return tuple(
-        SearchRow(int(trial), float(score), float(parameters), str(origin))
-        for trial, score, parameters, origin in zip(
-            good["trial"], good["score"], good["parameters"], good["origin"]
-        )
+        SearchRow(int(r["trial"]), r["score"], r["parameters"], r["origin"], _config(r))
+        for r in good.to_dict("records")
     )
 
 
 # --- against the papers -------------------------------------------------------------------------------------
 
 
-def verdict(
-    row: Mapping[str, Any], result: Ranking, *, corpus: str, test_metric: str, mode: str = "max"
-) -> Verdict:
+def verdict(row: Mapping[str, Any], result: Ranking, *, corpus: str, mode: str = "max") -> Verdict:
     """Compare a published row with our test runs of the same configuration, or else with the winner's.
 
-    Its ± becomes a standard deviation first (`published_spread`); then Welch's test at 5 % on means of runs.
+    Compared in the row's own metric. Its ± becomes a standard deviation (`published_spread`), then Welch's
+    test at 5 % on means of runs.
     """
-    why = _not_comparable(row, corpus, test_metric)
+    why = _not_comparable(row, corpus)
     if why or result.best is None:
         return _refused(why or "nothing of ours is confirmed yet")
     same = next((s for s in result.standings if _agrees(row.get("values") or {}, s.config)), None)
-    ours, against = (same, "the same configuration") if same else (result.best, "the winner")
-    if ours.test.n < 2:
+    standing, against = (same, "the same configuration") if same else (result.best, "the winner")
+    ours = standing.tests.get(str(row.get("metric")), summarise([]))
+    if ours.n < 2:
         return _refused(
-            f"ours has {ours.test.n} test run{'s' if ours.test.n != 1 else ''}; a comparison needs 2"
+            f"ours has {ours.n or 'no'} test run{'s' if ours.n != 1 else ''}, a comparison needs 2"
         )
     spread = published_spread(row.get("spread"), str(row.get("spread_kind", "")))
     if spread is None:
         return _refused("its ± is unknown")
-    sd, n = spread
-    error, df = _welch(ours.test.sd**2, ours.test.n, sd**2, n)
+    error, df = _welch(ours.sd**2, ours.n, spread[0] ** 2, spread[1])
     if error == 0:
         return _refused("neither side shows any spread")
-    found = _comparison("welch", ours.test.mean - float(row["value"]), error, df)
+    found = _comparison("welch", ours.mean - float(row["value"]), error, df)
     gain = found.difference if mode == "max" else -found.difference
     word = "reproduced" if not found.p < ALPHA else ("better" if gain > 0 else "worse")
-    return Verdict(word, ours.trial, against, found.difference, found.low, found.high)
+    return Verdict(word, standing.trial, against, found.difference, found.low, found.high)
 
 
 def _refused(why: str) -> Verdict:
     return Verdict(f"not comparable: {why}", None, "", NAN, NAN, NAN)
 
 
-def _not_comparable(row: Mapping[str, Any], corpus: str, test_metric: str) -> str:
+def _not_comparable(row: Mapping[str, Any], corpus: str) -> str:
     theirs = str(row.get("corpus", "unknown"))
     if _plain(theirs) != _plain(corpus):
         return f"other corpus ({theirs}, ours is {corpus})"
     if row.get("split") != "test":
         return f"other split ({row.get('split')}, not test)"
-    if row.get("metric") != test_metric.split("/", 1)[-1]:
-        return f"other metric ({row.get('metric')})"
     value = row.get("value")
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "it prints no value"

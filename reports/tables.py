@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from reports import units
 from reports.collect import Study
-from reports.findings import LOST, Comparable, lost, reasons
-from reports.rank import Ranking, Standing, search_table
+from reports.findings import LOST, Comparable, lost, printed_row, reasons, searched_knobs
+from reports.rank import Ranking, Standing, differing, search_table, summarise
 
 LONGEST = 400  # rows of a table on the page; the rest is in trials.parquet
 
@@ -38,7 +38,7 @@ def leaderboard(study: Study, result: Ranking) -> Table:
         "rank",
         "trial",
         f"test{unit}",
-        "n",
+        "seeds",
         "against the best",
         "test, 95 % interval",
         "test, largest deviation",
@@ -65,7 +65,8 @@ def leaderboard(study: Study, result: Ranking) -> Table:
     )
     waiting = ", ".join(f"trial {t} ({_counts(c)})" for t, c in result.waiting.items())
     note = f"Without a finished run: {waiting}." if waiting else ""
-    return Table(columns, rows, frozenset({0, 1, 2, 5, 6, 7, 8, 9}), frozenset({0} if rows else ()), note)
+    board = Table(columns, rows, frozenset({0, 1, 2, 3, 5, 6, 7, 8, 9}), frozenset({0} if rows else ()), note)
+    return _unless_all(board, "from", "sampler")
 
 
 def _mean_sd(mean: float, sd: float, on: units.Scale) -> str:
@@ -106,16 +107,32 @@ def differing_knobs(result: Ranking) -> Table:
 
 
 def search_leaders(study: Study, most: int = 10) -> Table:
-    """The best full-length search runs: single numbers, in a table of their own."""
+    """The best full-length search runs: single numbers, with the knobs they differ in."""
     found = search_table(study.runs, epochs=study.epochs, mode=study.mode)
     on = units.scale(study.metric)
-    columns = ("place", "trial", _header(on), "n", "parameters", "from")
+    shown, knobs = found[:most], differing([row.config for row in found])
+    columns = ("place", "trial", _header(on), "n", *knobs, "parameters", "from")
     rows = tuple(
-        (str(i + 1), str(r.trial), units.score(r.score, on), "1", units.size(r.parameters), _origin(r.origin))
-        for i, r in enumerate(found[:most])
+        (
+            str(place),
+            str(row.trial),
+            units.score(row.score, on),
+            "1",
+            *(units.short_knob(row.config.get(knob)) for knob in knobs),
+            units.size(row.parameters),
+            _origin(row.origin),
+        )
+        for place, row in enumerate(shown, start=1)
     )
     more = f"The best {most} of {len(found):,}." if len(found) > most else ""
-    return Table(columns, rows, frozenset({0, 1, 2, 3, 4}), note=more)
+    return _unless_all(Table(columns, rows, frozenset(range(len(columns) - 1)), note=more), "from", "sampler")
+
+
+def _unless_all(table: Table, column: str, text: str) -> Table:
+    """The table without a last column that says the same in every row."""
+    if table.columns[-1] != column or any(row[-1] != text for row in table.rows):
+        return table
+    return table._replace(columns=table.columns[:-1], rows=tuple(row[:-1] for row in table.rows))
 
 
 def _header(on: units.Scale) -> str:
@@ -124,8 +141,7 @@ def _header(on: units.Scale) -> str:
 
 def best_knobs(study: Study, config: Mapping[str, Any]) -> Table:
     """Every knob of a configuration and where its value comes from."""
-    searched = {str(name) for name in study.record.get("space", ())}
-    pins = study.record.get("pins") or {}
+    searched, pins = set(searched_knobs(study)), study.record.get("pins") or {}
     ordered = sorted(config, key=lambda name: (name not in searched, name not in pins))
     rows = tuple(
         (
@@ -138,61 +154,51 @@ def best_knobs(study: Study, config: Mapping[str, Any]) -> Table:
     return Table(("knob", "value", "chosen by"), rows, frozenset({1}))
 
 
-def published_rows(judged: tuple[Comparable, ...], result: Ranking, study: Study) -> tuple[Table, Table]:
+def published_rows(judged: tuple[Comparable, ...], result: Ranking) -> tuple[Table, Table]:
     """(rows with a verdict, rows that cannot be compared)."""
-    on = units.scale(study.test_metric)
     by_trial = {s.trial: s for s in result.standings}
     comparable = [item for item in judged if item.verdict.trial is not None]
     others = [item for item in judged if item.verdict.trial is None]
-    unit = f", {on.unit}" if on.unit else ""
     first = Table(
-        (
-            "paper",
-            "row",
-            f"published{unit}",
-            f"ours{unit}",
-            "verdict",
-            f"difference, {on.points or 'absolute'}",
-            "ours is",
-        ),
-        tuple(_comparable_row(item, by_trial, on) for item in comparable),
-        frozenset({2, 3}),
+        ("paper", "row", "metric", "published", "ours", "verdict", "difference", "ours is"),
+        tuple(_comparable_row(item, by_trial) for item in comparable),
+        frozenset({3, 4}),
     )
     second = Table(
-        ("paper", "row", "corpus", "split", "published", "why not comparable"),
+        ("paper", "row", "corpus", "split", "metric", "published", "why not comparable"),
         tuple(_other_row(item) for item in others),
-        frozenset({4}),
+        frozenset({5}),
     )
     return first, second
 
 
-def _comparable_row(item: Comparable, by_trial: Mapping[int, Standing], on: units.Scale) -> tuple[str, ...]:
+def _comparable_row(item: Comparable, by_trial: Mapping[int, Standing]) -> tuple[str, ...]:
     row, found = item.row, item.verdict
-    ours = by_trial[found.trial] if found.trial is not None else None
-    shown = _mean_sd(ours.test.mean, ours.test.sd, on) if ours else units.NONE
-    span = units.interval(found.low, found.high, on)
+    on = units.scale(f"test/{row['metric']}")
+    ours = by_trial[found.trial].tests[row["metric"]] if found.trial is not None else summarise([])
+    difference = units.number(found.difference * on.factor, 1 if on.unit else 3, sign=True)
     return (
         str(row.get("paper", "")),
-        f"{row.get('table', '')}, {row.get('row', '')}".strip(", "),
+        printed_row(row),
+        on.label,
         _printed(row),
-        shown,
+        _mean_sd(ours.mean, ours.sd, on),
         found.word,
-        f"{units.number(found.difference * on.factor, 1 if on.unit else 3, sign=True)} ({span})",
+        f"{difference} ({units.interval(found.low, found.high, on)})",
         f"trial {found.trial}, {found.against}",
     )
 
 
 def _other_row(item: Comparable) -> tuple[str, ...]:
     row = item.row
-    why = item.verdict.word.removeprefix("not comparable: ")
-    where = f"{row.get('table', '')}, {row.get('row', '')}".strip(", ")
     return (
         str(row.get("paper", "")),
-        where,
+        printed_row(row),
         str(row.get("corpus", "")),
         str(row.get("split", "")),
+        units.scale(f"test/{row.get('metric', '')}").label,
         _printed(row),
-        why,
+        item.verdict.word.removeprefix("not comparable: "),
     )
 
 
@@ -325,9 +331,10 @@ def all_versions(study: Study) -> Table:
     return Table(("package", "version"), tuple((str(k), str(v)) for k, v in sorted(packages.items())))
 
 
-def as_text(table: Table, columns: tuple[str, ...] | None = None) -> str:
-    """A table as aligned lines for a terminal; `columns` picks some of them in their order."""
-    picked = [table.columns.index(c) for c in columns] if columns else list(range(len(table.columns)))
+def as_text(table: Table, columns: tuple[str, ...] = ()) -> str:
+    """A table as aligned lines for a terminal; `columns` picks some by their names without ", unit"."""
+    names = [name.removesuffix(", %") for name in table.columns]
+    picked = [names.index(name) for name in columns] or list(range(len(names)))
     lines = [[table.columns[i] for i in picked], *([one_line(row[i]) for i in picked] for row in table.rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(picked))]
     return "\n".join(

@@ -121,7 +121,11 @@ class Ledger:
         if epoch in known.intermediate_values:
             return known.user_attrs.get("reason") if epoch == max(known.intermediate_values) else None
         others = [t.intermediate_values[epoch] for t in self._trials() if epoch in t.intermediate_values]
-        reason = None if epoch >= job.epochs else self.pruner.stop_reason(value, epoch, job.epochs, [*others, value])
+        reason = (
+            None
+            if epoch >= job.epochs
+            else self.pruner.stop_reason(value, epoch, job.epochs, [*others, value])
+        )
         if reason:
             self._storage.set_trial_user_attr(self._id(job), "reason", reason)
         self._storage.set_trial_intermediate_value(self._id(job), epoch, value)
@@ -220,7 +224,9 @@ class Proposals:
         A proposal that can't be built is told PRUNED, so that the sampler learns, and another is asked for.
         """
         for _ in range(DRAWS):
-            study.sampler = self.sampler(seed_for(self.seed, {"trial": len(study.get_trials(deepcopy=False))}, 0))
+            study.sampler = self.sampler(
+                seed_for(self.seed, {"trial": len(study.get_trials(deepcopy=False))}, 0)
+            )
             trial = study.ask()
             try:
                 values = self.propose(trial)

@@ -50,6 +50,12 @@ def test_imports_point_one_way(path: Path) -> None:
 
 def test_parts_know_no_family_and_the_engine_no_files() -> None:
     for path in (ROOT / "trainables" / "parts").glob("*.py"):
-        assert not any(m.startswith(("trainables.families", "trainables.registry")) for m in imported(path)), path
-    assert not imported(ROOT / "trainables" / "engine.py") & {"pathlib", "json", "os", "trainables.checkpoint"}
-
+        assert not any(
+            m.startswith(("trainables.families", "trainables.registry")) for m in imported(path)
+        ), path
+    assert not imported(ROOT / "trainables" / "engine.py") & {
+        "pathlib",
+        "json",
+        "os",
+        "trainables.checkpoint",
+    }

@@ -51,7 +51,20 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], seconds: 
 @pytest.fixture(scope="module")
 def study(shards: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("studies") / "whole"
-    arguments = ["--data", shards, "--study", folder, "--trials", "6", "--epochs", "3", "--confirm", "2", "--seeds", "2"]
+    arguments = [
+        "--data",
+        shards,
+        "--study",
+        folder,
+        "--trials",
+        "6",
+        "--epochs",
+        "3",
+        "--confirm",
+        "2",
+        "--seeds",
+        "2",
+    ]
     done = tune(cache, *arguments, *QUICK)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "search 6/6" in done.stdout and "confirm 4/4" in done.stdout and "report:" in done.stdout
@@ -64,7 +77,9 @@ def study(shards: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_a_study_leaves_everything_behind(study: Path, shards: Path) -> None:
     about = json.loads((study / "study.json").read_text())
     assert about["status"] == "complete" and about["data"]["clips"] == {"train": 60, "val": 24, "test": 24}
-    assert about["pins"]["width"] == 0.25 and about["packages"]["ray"] and "tune_csem.py" in about["command"][0]
+    assert (
+        about["pins"]["width"] == 0.25 and about["packages"]["ray"] and "tune_csem.py" in about["command"][0]
+    )
     runs, curves = pd.read_parquet(study / "trials.parquet"), pd.read_parquet(study / "curves.parquet")
     assert len(runs) == 10 and set(runs["state"]) <= {"COMPLETE", "PRUNED", "DIVERGED"}
     assert (runs["phase"] == "confirm").sum() == 4
@@ -88,7 +103,9 @@ def test_only_confirmed_runs_saw_the_test_split(study: Path) -> None:
     confirmed = runs["phase"] == "confirm"
     assert runs.loc[confirmed, "test/scene_accuracy"].notna().all()
     assert runs.loc[~confirmed, "test/scene_accuracy"].isna().all()
-    assert {p.parent.name for p in study.glob("runs/*/test.json")} == {Path(f).name for f in runs.loc[confirmed, "folder"]}
+    assert {p.parent.name for p in study.glob("runs/*/test.json")} == {
+        Path(f).name for f in runs.loc[confirmed, "folder"]
+    }
 
 
 @pytest.mark.ray
@@ -110,28 +127,64 @@ def test_the_exported_model_scores_what_it_says(study: Path, source: Source) -> 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_one_trial_can_be_trained_again_to_the_same_numbers(study: Path, shards: Path, cache: Path, tmp_path: Path) -> None:
+def test_one_trial_can_be_trained_again_to_the_same_numbers(
+    study: Path, shards: Path, cache: Path, tmp_path: Path
+) -> None:
     runs = pd.read_parquet(study / "trials.parquet")
     row = runs[runs["state"] == "COMPLETE"].iloc[0]
     asked = json.loads((study / row["folder"] / "run.json").read_text())
     settings = [f"{k}={'none' if v is None else v}" for k, v in asked["values"].items()]
-    again = [sys.executable, "-m", "trainables.train", "csem", "--data", str(shards), "--epochs", "3", "--seed", str(row["seed"])]
+    again = [
+        sys.executable,
+        "-m",
+        "trainables.train",
+        "csem",
+        "--data",
+        str(shards),
+        "--epochs",
+        "3",
+        "--seed",
+        str(row["seed"]),
+    ]
     done = subprocess.run(
         [*again, "--out", str(tmp_path / "again"), "--set", *settings],
         capture_output=True, text=True, cwd=ROOT, env=environment(cache), timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     ours = [{k: v for k, v in line.items() if k not in CLOCK} for line in read_epochs(tmp_path / "again")]
-    theirs = [{k: v for k, v in line.items() if k not in CLOCK} for line in read_epochs(study / row["folder"])]
+    theirs = [
+        {k: v for k, v in line.items() if k not in CLOCK} for line in read_epochs(study / row["folder"])
+    ]
     assert ours == theirs
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(shards: Path, cache: Path, tmp_path: Path) -> None:
+def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(
+    shards: Path, cache: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "killed"
-    arguments = ["--data", shards, "--study", folder, "--trials", "5", "--epochs", "12", "--confirm", "1", "--seeds", "2"]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment(cache), "cwd": ROOT}
+    arguments = [
+        "--data",
+        shards,
+        "--study",
+        folder,
+        "--trials",
+        "5",
+        "--epochs",
+        "30",
+        "--confirm",
+        "1",
+        "--seeds",
+        "2",
+    ]
+    options = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "env": environment(cache),
+        "cwd": ROOT,
+    }
 
     def ended() -> pd.DataFrame:
         if not (folder / "study.db").exists():
@@ -147,7 +200,9 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(shards: Path, 
 
     second = subprocess.Popen(command("--study", folder, "--resume"), **options)  # type: ignore[call-overload]
     wait_for(lambda: len(ended()) >= len(finished) + 1, second)
-    workers = [p for p in psutil.Process(second.pid).children(recursive=True) if "WarmTrial" in " ".join(p.cmdline())]
+    workers = [
+        p for p in psutil.Process(second.pid).children(recursive=True) if "WarmTrial" in " ".join(p.cmdline())
+    ]
     for worker in workers:  # the trials' own processes die too: Tune starts them again
         worker.kill()
     wait_for(lambda: len(ended()) >= len(finished) + 2, second)
@@ -159,10 +214,13 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(shards: Path, 
     done = tune(cache, "--study", folder, "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
     runs = pd.read_parquet(folder / "trials.parquet").set_index(["trial", "repeat"])
-    assert len(runs) == 7 and (runs["state"] == "COMPLETE").all() and (runs["epochs"] == 12).all()
+    assert len(runs) == 7 and (runs["state"] == "COMPLETE").all() and (runs["epochs"] == 30).all()
     for row in finished.itertuples():
-        assert runs.loc[(row.trial, 0), "score"] == row.score and runs.loc[(row.trial, 0), "started"] == row.started
-    assert len(pd.read_parquet(folder / "curves.parquet")) == 7 * 12
+        assert (
+            runs.loc[(row.trial, 0), "score"] == row.score
+            and runs.loc[(row.trial, 0), "started"] == row.started
+        )
+    assert len(pd.read_parquet(folder / "curves.parquet")) == 7 * 30
     again = tune(cache, "--study", folder, "--resume")  # a finished study has nothing left to run
     assert again.returncode == 0 and "search 5/5" not in again.stdout
 
@@ -176,9 +234,22 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
     from trainables.progress import Progress
     from trainables.trial import Place, run_phase
 
-    values = {"backbone": "tinycnn", "framework": "csem", "width": 0.25, "batch_size": 20, "dropout": 0.0, "embedding_dropout": 0.0}
+    values = {
+        "backbone": "tinycnn",
+        "framework": "csem",
+        "width": 0.25,
+        "batch_size": 20,
+        "dropout": 0.0,
+        "embedding_dropout": 0.0,
+    }
     curves = {}
-    ray.init(num_cpus=4, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        num_cpus=4,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
     try:
         for workers in (1, 2):
             folder = tmp_path / f"workers{workers}"
@@ -215,7 +286,9 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
         (["--resume", "--study", "/no/such/study"], "/no/such/study is not a study"),
     ],
 )
-def test_a_users_mistake_gets_one_line(arguments: list[str], message: str, cache: Path, tmp_path: Path) -> None:
+def test_a_users_mistake_gets_one_line(
+    arguments: list[str], message: str, cache: Path, tmp_path: Path
+) -> None:
     done = tune(cache, *arguments, folder=tmp_path)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1

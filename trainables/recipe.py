@@ -63,7 +63,9 @@ def configure(family_name: str, values: Mapping[str, Any]) -> tuple[Any, Recipe]
     return config, fill(Recipe, {k: v for k, v in values.items() if k in recipe_knobs})
 
 
-def complete(family_name: str, values: Mapping[str, Any], labels: LabelSpace, audio: AudioFormat) -> dict[str, Any]:
+def complete(
+    family_name: str, values: Mapping[str, Any], labels: LabelSpace, audio: AudioFormat
+) -> dict[str, Any]:
     """Every knob of a configuration, defaults included. Raises ValueError if it can't be built for these clips."""
     config, recipe = configure(family_name, values)
     with torch.device("meta"):  # shapes are checked, nothing is allocated

@@ -19,6 +19,7 @@ import tyro
 from datasets.source import default_cache, open_source
 from searchspace.pins import parse_settings
 from searchspace.record import provenance
+from trainables.allocator import keep_freed_pages
 from trainables.engine import Diverged
 from trainables.folder import RunFolder
 from trainables.recipe import parse_pins
@@ -60,7 +61,10 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("\nstopped" + (f"; the same command goes on from {request.out}" if request.out else ""), file=sys.stderr)
+        print(
+            "\nstopped" + (f"; the same command goes on from {request.out}" if request.out else ""),
+            file=sys.stderr,
+        )
         return 130
     return 2
 
@@ -73,6 +77,7 @@ def train(request: Request) -> int:
         if isinstance(value, tuple):
             raise ValueError(f"--set {name}={','.join(map(str, value))}: one value is trained at a time")
     torch.set_num_threads(request.threads)
+    keep_freed_pages()
     cache = None if request.stream else default_cache()
     run = Run(
         request.family,
@@ -83,7 +88,10 @@ def train(request: Request) -> int:
         device="cuda" if torch.cuda.is_available() else "cpu",
         statistics_folder=cache,
     )
-    print(f"{request.family}: {run.parameter_count:,} parameters on {run.device}, {run.steps} steps an epoch", flush=True)
+    print(
+        f"{request.family}: {run.parameter_count:,} parameters on {run.device}, {run.steps} steps an epoch",
+        flush=True,
+    )
     if request.out is None:
         step, test = run.next_epoch, lambda: {f"test/{k}": v for k, v in run.score("test")[0].items()}
     else:
@@ -94,7 +102,10 @@ def train(request: Request) -> int:
         metrics = step()
         print(f"epoch {run.epoch}/{run.epochs}  " + _line(metrics), flush=True)
     if request.test:
-        print("test  " + "  ".join(f"{k} {v:.4f}" for k, v in test().items() if "term/" not in k and "loss/" not in k))
+        print(
+            "test  "
+            + "  ".join(f"{k} {v:.4f}" for k, v in test().items() if "term/" not in k and "loss/" not in k)
+        )
     return 0
 
 

@@ -24,6 +24,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from datasets.source import Source, open_source
 from searchspace.study import Job, Ledger
+from trainables.allocator import keep_freed_pages
 from trainables.engine import Diverged
 from trainables.folder import RunFolder, read_epochs
 from trainables.progress import Progress
@@ -93,6 +94,7 @@ class WarmTrial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self.job, place = Job(**config["job"]), Place(**config["place"])
         torch.set_num_threads(place.threads)
+        keep_freed_pages()
         self.folder = open_run(self.job, place, device="cuda" if place.gpus > 0 else "cpu")
 
     def step(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from searchspace.study import Job
+from trainables.allocator import keep_freed_pages
 from trainables.trial import Place, advance, open_run
 
 
@@ -37,6 +38,7 @@ def work(config: dict[str, Any]) -> None:
     """What every worker does: epochs until done, each rank its share of every batch."""
     job, place, context = Job(**config["job"]), Place(**config["place"]), train.get_context()
     torch.set_num_threads(place.threads)
+    keep_freed_pages()
     device = str(train.torch.get_device()) if place.gpus else "cpu"
     folder = open_run(
         job, place, rank=context.get_world_rank(), world=context.get_world_size(), device=device

@@ -18,9 +18,11 @@ display(
         str(study.record["name"]),
         str(study.record["family"]),
         findings.finding(study, ranking),
-        findings.beside_papers(judged),
-        findings.cost(study),
-        "The trained model is in best/ beside this report." if saved else "",
+        {
+            "Beside the papers": findings.beside_papers(judged),
+            "Cost": findings.cost(study),
+            "Model": "best/ beside this report, and how to train it again is below." if saved else "",
+        },
     )
 )
 
@@ -35,20 +37,21 @@ display(markup.table(tables.leaderboard(study, ranking), empty="No configuration
 
 # %%
 confirmed = figures.confirmation(study, ranking)
-display(
-    *markup.figure(
-        figures.draw_confirmation,
-        confirmed,
-        "Mean, interval and single seeds of every confirmed configuration",
-        "Diamonds are means with their 95 % interval, dots are single seeds. ",
-        markup.Tint("Blue", drawing.BLUE),
-        " is the best; ",
-        markup.Tint("dark", drawing.INK),
-        " ones marked as tied cannot be told apart from it on validation; ",
-        markup.Tint("grey", drawing.GREY),
-        " ones are worse.",
+if ranking.standings:
+    display(
+        *markup.figure(
+            figures.draw_confirmation,
+            confirmed,
+            "Mean, interval and single seeds of every confirmed configuration",
+            "Diamonds are means with their 95 % interval, dots are single seeds. ",
+            markup.Tint("Blue", drawing.BLUE),
+            " is the best; ",
+            markup.Tint("dark", drawing.INK),
+            " ones marked as tied cannot be told apart from it on validation; ",
+            markup.Tint("grey", drawing.GREY),
+            " ones are worse.",
+        )
     )
-)
 
 # %%
 if ranking.differing:
@@ -121,20 +124,21 @@ display(
 )
 
 # %%
-display(
-    markup.paragraph(
-        "The best single search runs. Each is one seed (n = 1), so neighbours in this table cannot be told "
-        "apart, and none of these figures may be compared with the means above."
-    ),
-    markup.table(tables.search_leaders(study), empty="No search run has finished at full length yet."),
-)
+leaders = tables.search_leaders(study)
+if leaders.rows:
+    display(
+        markup.paragraph(
+            "The best single search runs. Each is one seed (n = 1), so neighbours in this table cannot be "
+            "told apart, and none of these figures may be compared with the means above."
+        ),
+        markup.table(leaders),
+    )
 
 # %% [markdown]
 # ## What mattered
 
 # %%
-searched = tuple(str(knob) for knob in study.record.get("space", ()))
-found = figures.importance(study.runs, searched, epochs=study.epochs, mode=study.mode)
+found = figures.importance(study.runs, findings.searched_knobs(study), epochs=study.epochs, mode=study.mode)
 display(
     *markup.figure(
         figures.draw_importance,
@@ -193,7 +197,7 @@ display(
 # ## Beside the papers
 
 # %%
-comparable, others = tables.published_rows(judged, ranking, study)
+comparable, others = tables.published_rows(judged, ranking)
 display(markup.table(comparable, empty="None of the papers' rows can be compared with this study."))
 if comparable.rows:
     display(

@@ -1,13 +1,15 @@
-"""How fast clips come, as ratios measured in one run:  python tests/benchmarks/bench_data.py [--shards SHARDS] [--repeats 5]
+"""How fast clips come, as ratios measured in one run.
 
-    stream / bare      the streaming reader against a bare loop that decodes the same audio files one by one (target ≥ 0.9)
-    webdataset / bare  webdataset's own pipeline (shuffle, to_tuple, soundfile decoding, batched) on the same tars
+    python tests/benchmarks/bench_data.py [--shards SHARDS] [--repeats 5]
+
+    stream / bare      the streaming reader against a bare loop decoding the same files (target ≥ 0.9)
+    webdataset / bare  webdataset's own pipeline (shuffle, the same decoder, batched) on the same tars
     cache / stream     an epoch from the cache against a streamed one
-    data wait          the share of a TinyCNN-like training epoch spent waiting for cached batches of 64 (target < 0.05)
+    data wait          share of a TinyCNN-like epoch spent waiting for cached batches of 64 (target < 0.05)
 
-The bare loop and webdataset have one thread. The reader decodes in as many threads as torch may use; `stream,
-1 thread` is the same reader held to one. Medians over repeats that take turns, so that a busy machine
-disturbs all alike. Without --shards, 512 generated clips of 10 s at 16 kHz are used.
+All decode in one thread. Medians over rounds in which they take turns, so that a busy machine disturbs
+all alike.
+Without --shards, 512 generated clips of 10 s at 16 kHz are used.
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ from torch import nn
 from datasets import synthetic
 from datasets.batch import Batch
 from datasets.shards import Index, read_members
-from datasets.source import Source, open_source
+from datasets.source import open_source
 
 BATCH = 64
-RATIOS = (("stream", "bare"), ("stream, 1 thread", "bare"), ("webdataset", "bare"), ("cache", "stream"))
+RATIOS = (("stream", "bare"), ("webdataset", "bare"), ("cache", "stream"))
 
 
 def bare_loop(files: list[Path]) -> int:
@@ -58,15 +60,6 @@ def webdataset_pipeline(index: Index) -> int:
 
 def count(batches: Iterator[Batch]) -> int:
     return sum(len(batch) for batch in batches)
-
-
-def one_thread(source: Source) -> int:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return count(source.train_batches(BATCH, epoch=0, seed=0))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def data_wait(batches: Iterator[Batch], model: nn.Module) -> float:
@@ -132,7 +125,6 @@ def main(shards: Path | None = None, repeats: int = 5) -> None:
             {
                 "bare": lambda: bare_loop(files),
                 "stream": lambda: count(streamed.train_batches(BATCH, epoch=0, seed=0)),
-                "stream, 1 thread": lambda: one_thread(streamed),
                 "webdataset": lambda: webdataset_pipeline(index),
                 "cache": lambda: count(cached.train_batches(BATCH, epoch=0, seed=0)),
             },
@@ -140,7 +132,6 @@ def main(shards: Path | None = None, repeats: int = 5) -> None:
         )
         model = TinyCNN(index.sample_rate)
         waits = [data_wait(cached.train_batches(BATCH, epoch=e, seed=0), model) for e in range(3)]
-    print(f"torch may use {torch.get_num_threads()} threads")
     print(
         f"{len(files)} clips of {index.samples / index.sample_rate:g} s, {index.sample_rate} Hz, "
         f"{index.channels} channel(s)"

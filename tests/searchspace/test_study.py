@@ -38,7 +38,12 @@ def proposals(**changes: Any) -> Proposals:
 
 
 def ledger(path: Path, pruner: str = "asha", **changes: Any) -> Ledger:
-    return Ledger(open_storage(sqlite_url(path / "study.db")), "search", pruner=PRUNERS[pruner], proposals=proposals(**changes))
+    return Ledger(
+        open_storage(sqlite_url(path / "study.db")),
+        "search",
+        pruner=PRUNERS[pruner],
+        proposals=proposals(**changes),
+    )
 
 
 def curve(job: Job, epoch: int) -> float:
@@ -61,7 +66,9 @@ def run_all(book: Ledger, stop_after: int | None = None) -> None:
 
 
 def decisions(book: Ledger) -> list[Any]:
-    return [(r["state"], r["epochs"], r["score"], r["seed"], r["reason"], r["config.lr"]) for r in book.rows()]
+    return [
+        (r["state"], r["epochs"], r["score"], r["seed"], r["reason"], r["config.lr"]) for r in book.rows()
+    ]
 
 
 def test_states_are_told_truthfully(tmp_path: Path) -> None:
@@ -76,7 +83,13 @@ def test_states_are_told_truthfully(tmp_path: Path) -> None:
     book.finish(diverged, "DIVERGED", "non-finite loss: a=nan")
     book.finish(failed, "FAIL", "the node went away")
     trials = book.study.trials
-    assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING]
+    assert [t.state for t in trials] == [
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+        TrialState.PRUNED,
+        TrialState.FAIL,
+        TrialState.RUNNING,
+    ]
     assert trials[0].value == 0.2 and trials[1].value == 0.3
     assert math.isnan(trials[2].intermediate_values[3])  # so that the sampler learns to keep away
     rows = book.rows()
@@ -90,7 +103,13 @@ def test_states_are_told_truthfully(tmp_path: Path) -> None:
 
 def test_a_diverged_trial_is_among_the_worst_for_the_sampler(tmp_path: Path) -> None:
     """TPE must propose away from where trials diverge: with told FAIL it would not."""
-    book = ledger(tmp_path, pruner="none", trials=60, epochs=2, suggest=lambda t: {"lr": t.suggest_float("lr", 0.0, 1.0)})
+    book = ledger(
+        tmp_path,
+        pruner="none",
+        trials=60,
+        epochs=2,
+        suggest=lambda t: {"lr": t.suggest_float("lr", 0.0, 1.0)},
+    )
     outcomes = []
     while (job := book.next_job()) is not None:
         bad = job.values["lr"] > 0.5
@@ -135,7 +154,12 @@ def test_proposals_that_cannot_be_built_are_drawn_again_and_named_when_all_are(t
 
 def test_asha_equals_a_slow_statement_of_the_rule() -> None:
     rule = Asha(grace=1, reduction=3)
-    assert rule.rungs(27) == [1, 3, 9] and rule.rungs(9) == [1, 3] and rule.rungs(1) == [] and rule.rungs(28) == [1, 3, 9, 27]
+    assert (
+        rule.rungs(27) == [1, 3, 9]
+        and rule.rungs(9) == [1, 3]
+        and rule.rungs(1) == []
+        and rule.rungs(28) == [1, 3, 9, 27]
+    )
     seen = [0.1, 0.9, 0.5, 0.5, 0.7, math.nan, 0.2]
     for value in (0.1, 0.5, 0.7, 0.9):
         better = sum(1 for other in seen if other > value)
@@ -164,7 +188,12 @@ def test_the_last_epoch_is_never_a_reason_to_stop(tmp_path: Path) -> None:
 def test_seeds_depend_on_study_configuration_and_repeat() -> None:
     values = {"lr": 0.1, "kind": "a"}
     assert seed_for(0, values, 1) == seed_for(0, {"kind": "a", "lr": 0.1}, 1)
-    different = {seed_for(0, values, 0), seed_for(1, values, 0), seed_for(0, values, 1), seed_for(0, values | {"lr": 0.2}, 0)}
+    different = {
+        seed_for(0, values, 0),
+        seed_for(1, values, 0),
+        seed_for(0, values, 1),
+        seed_for(0, values | {"lr": 0.2}, 0),
+    }
     assert len(different) == 4 and all(0 <= s < 2**31 for s in different)
 
 
@@ -180,7 +209,11 @@ def test_the_confirmation_plan_is_kept_and_goes_seed_by_seed(tmp_path: Path) -> 
     confirm = Ledger(storage, "confirm", pruner=PRUNERS["none"])
     confirm.plan(plan)
     first = confirm.next_job()
-    assert (first.trial, first.repeat, first.folder) == (finalists[0].trial, 1, f"runs/t{finalists[0].trial:04d}-r1")
+    assert (first.trial, first.repeat, first.folder) == (
+        finalists[0].trial,
+        1,
+        f"runs/t{finalists[0].trial:04d}-r1",
+    )
     reopened = Ledger(open_storage(sqlite_url(tmp_path / "study.db")), "confirm", pruner=PRUNERS["none"])
     assert reopened.unfinished() == [first]
     assert [reopened.next_job().repeat for _ in range(3)] == [1, 2, 2] and reopened.next_job() is None
@@ -188,9 +221,13 @@ def test_the_confirmation_plan_is_kept_and_goes_seed_by_seed(tmp_path: Path) -> 
 
 def test_enqueued_configurations_run_first_with_their_origin(tmp_path: Path) -> None:
     book = ledger(tmp_path)
-    book.study.enqueue_trial({"kind": "b", "lr": 0.05, "layers": 3}, user_attrs={"origin": "published: X, Table 1, row 2"})
+    book.study.enqueue_trial(
+        {"kind": "b", "lr": 0.05, "layers": 3}, user_attrs={"origin": "published: X, Table 1, row 2"}
+    )
     job = book.next_job()
-    assert job.values == {"kind": "b", "lr": 0.05, "layers": 3} and job.origin == "published: X, Table 1, row 2"
+    assert (
+        job.values == {"kind": "b", "lr": 0.05, "layers": 3} and job.origin == "published: X, Table 1, row 2"
+    )
     assert book.next_job().origin == "sampler"
 
 
@@ -199,12 +236,18 @@ def test_pins_fix_and_narrow(tmp_path: Path) -> None:
     jobs = [book.next_job() for _ in range(4)]
     assert {j.values["lr"] for j in jobs} == {0.5} and {j.values["kind"] for j in jobs} == {"b"}
     assert "lr" not in book.study.trials[0].params
-    assert agrees({"kind": "b", "lr": 0.5}, {"kind": ("a", "b"), "layers": 2}) and not agrees({"kind": "c"}, {"kind": ("a", "b")})
+    assert agrees({"kind": "b", "lr": 0.5}, {"kind": ("a", "b"), "layers": 2}) and not agrees(
+        {"kind": "c"}, {"kind": ("a", "b")}
+    )
 
 
 def test_settings_are_read_from_the_command_line() -> None:
     assert parse_settings(["lr=0.1", "name=a=b"]) == {"lr": "0.1", "name": "a=b"}
-    for bad, message in (("lr", "expected key=value"), ("=3", "expected key=value"), ("lr=", "expected key=value")):
+    for bad, message in (
+        ("lr", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("lr=", "expected key=value"),
+    ):
         with pytest.raises(ValueError, match=message):
             parse_settings([bad])
     with pytest.raises(ValueError, match="given twice"):

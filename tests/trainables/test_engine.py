@@ -122,7 +122,9 @@ def test_evaluation_weights_clips_not_batches_and_leaves_the_mode() -> None:
     data[1] = replace(data[1], clip=data[1].clip + 5)
     metrics, scores = evaluate(model, TERMS, WEIGHTS, data)
     whole = joined(data)
-    assert metrics["term/scene_ce"] == pytest.approx(losses.scene_ce(model(whole.waveform), whole).item(), abs=1e-6)
+    assert metrics["term/scene_ce"] == pytest.approx(
+        losses.scene_ce(model(whole.waveform), whole).item(), abs=1e-6
+    )
     right = model(whole.waveform).scene_logits.argmax(1) == whole.scene.argmax(1)
     assert scores.compute()["scene_accuracy"] == pytest.approx(right.float().mean().item())
     assert model.training
@@ -143,9 +145,16 @@ def test_mixup_blends_waveforms_and_labels_alike() -> None:
         fits = []
         for j in range(64):
             other = batch.waveform[j].flatten()
-            share = 1.0 if j == i else float((mixed.waveform[i].flatten() - other) @ (own - other) / (own - other).norm() ** 2)
-            fits.append((mixed.waveform[i].flatten() - share * own - (1 - share) * other).norm() < 1e-4 and
-                        (mixed.events[i] - share * batch.events[i] - (1 - share) * batch.events[j]).abs().max() < 1e-4)
+            share = (
+                1.0
+                if j == i
+                else float((mixed.waveform[i].flatten() - other) @ (own - other) / (own - other).norm() ** 2)
+            )
+            fits.append(
+                (mixed.waveform[i].flatten() - share * own - (1 - share) * other).norm() < 1e-4
+                and (mixed.events[i] - share * batch.events[i] - (1 - share) * batch.events[j]).abs().max()
+                < 1e-4
+            )
         assert any(fits)
     again = mix(batch, 0.4, torch.Generator().manual_seed(1))
     assert torch.equal(again.waveform, mixed.waveform)

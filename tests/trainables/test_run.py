@@ -76,7 +76,9 @@ def test_feature_statistics_are_kept_and_reused(source: Source, tmp_path: Path) 
     assert len(list(tmp_path.glob("statistics-*.json"))) == 2  # another front end, other statistics
 
 
-def test_a_killed_run_repeats_only_what_its_checkpoint_lacks(source: Source, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_killed_run_repeats_only_what_its_checkpoint_lacks(
+    source: Source, tmp_path: Path, monkeypatch: Any
+) -> None:
     whole = RunFolder(tmp_path / "whole", start(source), {})
     expected = [numbers(whole.next_epoch()) for _ in range(4)]
     monkeypatch.setattr("trainables.folder.CHECKPOINT_EVERY", 0.0)
@@ -91,7 +93,9 @@ def test_a_killed_run_repeats_only_what_its_checkpoint_lacks(source: Source, tmp
     assert again.run.epoch == 2 and len(read_epochs(tmp_path / "killed")) == 2
     again.next_epoch(), again.next_epoch()
     assert [numbers(line) for line in read_epochs(tmp_path / "killed")] == expected
-    assert again.finished and numbers(again.next_epoch()) == expected[-1]  # a finished run repeats its last line
+    assert (
+        again.finished and numbers(again.next_epoch()) == expected[-1]
+    )  # a finished run repeats its last line
 
 
 def test_the_test_split_is_read_once(source: Source, tmp_path: Path) -> None:
@@ -99,11 +103,16 @@ def test_the_test_split_is_read_once(source: Source, tmp_path: Path) -> None:
     folder.next_epoch()
     metrics = folder.test()
     written = json.loads((tmp_path / "run" / "test.json").read_text())
-    assert written["metrics"] == metrics and sum(map(sum, written["confusion"])) == source.index.splits["test"].clips
+    assert (
+        written["metrics"] == metrics
+        and sum(map(sum, written["confusion"])) == source.index.splits["test"].clips
+    )
     folder.run.score = None  # type: ignore[assignment,method-assign]
     assert folder.test() == metrics
     about = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert about["seed"] == 1 and about["data_checksum"] == source.index.checksum and about["command"] == ["x"]
+    assert (
+        about["seed"] == 1 and about["data_checksum"] == source.index.checksum and about["command"] == ["x"]
+    )
 
 
 def test_a_model_without_event_branch_writes_a_null_for_every_event(source: Source, tmp_path: Path) -> None:

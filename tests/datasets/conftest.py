@@ -1,0 +1,65 @@
+"""Small corpora for the data tests: generated audio only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile
+from sounds import tone
+
+from datasets import synthetic
+from datasets.shards import Index
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """43 training, 17 validation and 10 test clips of a quarter of a second, in several shards each. Read only."""
+    out = tmp_path_factory.mktemp("tiny") / "shards"
+    index = synthetic.build(out, train=43, val=17, test=10, seconds=0.25, sample_rate=8000, shard_bytes=25000)
+    assert len(index.splits["train"].shards) > 3
+    return index
+
+
+
+
+@pytest.fixture
+def tau_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder laid out like TAU2019: 2 scenes x 4 locations x 3 segments, of which the last is in no list."""
+
+    def make(name: str = "source", subtype: str = "PCM_16", val: bool = True, rate: int = 8000) -> Path:
+        root = tmp_path / name
+        (root / "audio").mkdir(parents=True)
+        (root / "evaluation_setup").mkdir()
+        lists: dict[str, list[tuple[str, str]]] = {"train": [], "val": [], "evaluate": []}
+        meta, strong, weak = [], [], []
+        for s, scene in enumerate(("park", "tram")):
+            for place in range(4):
+                for segment in range(3):
+                    file = f"audio/{scene}-lisbon-{place}-{segment}-a.wav"
+                    sound = tone(rate=rate, pitch=200.0 + 50 * s + 10 * place + segment)
+                    soundfile.write(root / file, sound, rate, subtype=subtype)
+                    meta.append(f"{file}\t{scene}\tlisbon-{s}{place}\ta")
+                    split = ("train", "train", "val" if val else "train", "evaluate")[place]
+                    if not (place == 3 and segment == 2):
+                        lists[split].append((file, scene))
+                    event = ("bird", "bell")[segment % 2]
+                    strong.append(f"{file}\t0.01\t0.05\t{event}" if segment else f"{file}\t\t\t")
+                    weak.append(f"{file}\t{event if segment else ''}")
+        write_table(root / "meta.csv", "filename\tscene_label\tidentifier\tsource_label", meta)
+        for kind, rows in lists.items():
+            if rows:
+                text = [f"{file}\t{scene}" for file, scene in rows]
+                write_table(root / f"evaluation_setup/fold1_{kind}.csv", "filename\tscene_label", text)
+        names = [file for file, _ in lists["evaluate"]]
+        write_table(root / "evaluation_setup/fold1_test.csv", "filename", names)
+        write_table(root / "events_strong.tsv", "filename\tonset\toffset\tevent_label", strong)
+        write_table(root / "events_weak.tsv", "filename\tevent_labels", weak)
+        return root
+
+    return make
+
+
+def write_table(path: Path, header: str, rows: list[str]) -> None:
+    path.write_bytes(("\n".join([header, *rows]) + "\n").encode())

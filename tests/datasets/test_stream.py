@@ -1,0 +1,183 @@
+import io
+import random
+import shutil
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets import plan, stream
+from datasets.labels import LabelSpace
+from datasets.memory import WaveformMemory
+from datasets.shards import Clip, ClipLabels, Index, Shard, ShardError, read_labels, read_members
+
+SHARDS = (
+    Shard("train-000000.tar", 99, "", tuple(Clip(f"a{i}", 0, 0, 0) for i in range(3))),
+    Shard("train-000001.tar", 99, "", tuple(Clip(f"b{i}", 0, 0, 0) for i in range(2))),
+)
+SEGMENTS = (plan.Segment(1, 0, 2), plan.Segment(0, 1, 3))
+
+
+def grouped(*keys: str) -> Iterator[dict[str, object]]:
+    return iter([{"__key__": key, "__url__": "train-000001.tar", "flac": b"x"} for key in keys])
+
+
+def test_clips_get_their_numbers() -> None:
+    found = list(stream.number_clips(grouped("b0", "b1", "a1", "a2"), stream.places(SHARDS, SEGMENTS)))
+    assert [place[2] for place, _ in found] == [3, 4, 1, 2]
+    assert all(members == {"flac": b"x"} for _, members in found)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("b0", "a1"), "train-000001.tar: expected clip b1 from the index, found clip a1"),
+        (("b0", "b1", "a1"), "train-000000.tar: expected clip a2 from the index, found the end"),
+        (("b0", "b1", "a1", "a2", "z"), "clip z is not in the index"),
+    ],
+)
+def test_a_tar_that_is_not_the_index_is_an_error(keys: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ShardError, match=message):
+        list(stream.number_clips(grouped(*keys), stream.places(SHARDS, SEGMENTS)))
+
+
+def read_all(index: Index, split: str, batch: int = 8, rng: random.Random | None = None) -> list:
+    sizes = [len(shard.clips) for shard in index.splits[split].shards]
+    return list(stream.batches(index, split, plan.eval_reading(sizes, batch), rng))
+
+
+def test_batches_hold_what_the_shards_hold(tiny: Index) -> None:
+    batches = read_all(tiny, "train")
+    labels = list(read_labels(tiny, "train"))
+    assert [len(batch) for batch in batches] == [8] * 5 + [3]
+    assert torch.cat([batch.clip for batch in batches]).tolist() == list(range(43))
+    waveform = torch.cat([batch.waveform for batch in batches])
+    assert waveform.shape == (43, 1, tiny.samples) and waveform.dtype == torch.float32
+    scene = torch.cat([batch.scene for batch in batches])
+    events = torch.cat([batch.events for batch in batches])
+    for number, clip in enumerate(labels):
+        assert scene[number].nonzero().flatten().tolist() == [tiny.labels.scene_index(str(clip.scene))]
+        names = {tiny.labels.events[j] for j in events[number].nonzero().flatten().tolist()}
+        assert names == set(clip.events or ())
+    assert torch.cat([batch.event_known for batch in batches]).min() == 1
+
+
+def test_mixing_changes_the_order_and_nothing_else(tiny: Index) -> None:
+    plain, mixed = read_all(tiny, "train"), read_all(tiny, "train", rng=random.Random(1))
+    again = read_all(tiny, "train", rng=random.Random(1))
+    order = torch.cat([batch.clip for batch in mixed])
+    assert order.tolist() != sorted(order.tolist()) and sorted(order.tolist()) == list(range(43))
+    assert torch.equal(order, torch.cat([batch.clip for batch in again]))
+    waveform = torch.cat([batch.waveform for batch in plain])
+    assert torch.equal(torch.cat([batch.waveform for batch in mixed]), waveform[order])
+
+
+def test_unknown_labels_are_masked() -> None:
+    space = LabelSpace(("park", "tram"), ("bird", "bell"))
+    clips = [ClipLabels("tram", ("bell",)), ClipLabels(None, ()), ClipLabels("park", None)]
+    scene, events, known = stream.label_arrays(clips, space)
+    assert scene.tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert events.tolist() == [[0, 1], [0, 0], [0, 0]]
+    assert known.tolist() == [[1, 1], [1, 1], [0, 0]]
+    with pytest.raises(ValueError, match="event 'dog' is not one of the 2 known"):
+        stream.label_arrays([ClipLabels("park", ("dog",))], space)
+
+
+def broken_copy(tiny: Index, to: Path) -> tuple[Index, Path]:
+    shutil.copytree(tiny.root, to)
+    return replace(tiny, root=to), to / tiny.splits["val"].shards[0].name
+
+
+def test_a_damaged_header_is_one_line_naming_the_shard(tiny: Index, tmp_path: Path) -> None:
+    index, path = broken_copy(tiny, tmp_path / "s")
+    data = bytearray(path.read_bytes())
+    data[0:512] = b"\xff" * 512
+    path.write_bytes(data)
+    with pytest.raises(ShardError) as error:
+        read_all(index, "val")
+    assert path.name in str(error.value) and "not a readable tar" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_clip_is_one_line_naming_shard_and_clip(tiny: Index, tmp_path: Path) -> None:
+    index, path = broken_copy(tiny, tmp_path / "s")
+    clip = tiny.splits["val"].shards[0].clips[1]
+    audio = read_members(tiny, "val", 1)["flac"]
+    data = path.read_bytes()
+    at = data.index(audio)
+    path.write_bytes(data[: at + 100] + bytes(len(audio) - 150) + data[at + len(audio) - 50 :])
+    with pytest.raises(ShardError, match=f"{path.name}: clip {clip.key}: "):
+        read_all(index, "val")
+
+
+def test_members_that_are_not_allowed_are_refused(tiny: Index, tmp_path: Path) -> None:
+    index, path = broken_copy(tiny, tmp_path / "s")
+    with tarfile.open(path) as old:
+        members = [(m, old.extractfile(m).read()) for m in old.getmembers()]  # type: ignore[union-attr]
+    with tarfile.open(path, "w") as new:
+        for member, data in members:
+            member.name = member.name.replace(".json", ".pyth")
+            new.addfile(member, io.BytesIO(data))
+    with pytest.raises(ShardError, match="member .pyth is not one of"):
+        read_all(index, "val")
+
+
+def test_links_in_a_tar_are_not_followed(tiny: Index, tmp_path: Path) -> None:
+    index, path = broken_copy(tiny, tmp_path / "s")
+    with tarfile.open(path, "w") as tar:
+        for suffix in ("json", "flac"):
+            link = tarfile.TarInfo(f"{tiny.splits['val'].shards[0].clips[0].key}.{suffix}")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(link)
+    with pytest.raises(ShardError, match="expected clip"):
+        read_all(index, "val")
+
+
+def test_memory_is_used_again_only_when_nobody_looks() -> None:
+    memory = WaveformMemory()
+    first = memory.take((2, 1, 5))
+    at = first.ctypes.data
+    tensor = torch.from_numpy(first)[1:]
+    del first
+    second = memory.take((2, 1, 5))
+    assert second.ctypes.data != at
+    del tensor
+    third = memory.take((1, 1, 4))
+    assert third.ctypes.data == at and third.shape == (1, 1, 4)
+
+
+def test_batches_that_are_kept_are_not_overwritten(tiny: Index) -> None:
+    sizes = [len(shard.clips) for shard in tiny.splits["train"].shards]
+    kept = []
+    for batch in stream.batches(tiny, "train", plan.eval_reading(sizes, 4), memory=WaveformMemory()):
+        kept.append((batch, batch.waveform.clone()))
+    assert all(torch.equal(batch.waveform, copy) for batch, copy in kept)
+
+
+def test_window_is_bounded_by_bytes() -> None:
+    clips = tuple(Clip(f"k{i}", 0, 0, 0) for i in range(10))
+    assert stream.window_clips([Shard("s", 10 * 2**20, "", clips)]) == 64
+    assert stream.window_clips([Shard("s", 1000, "", clips)]) == stream.WINDOW_CLIPS
+    assert stream.window_clips([Shard("s", 10 * 2**30, "", clips)]) == 2
+
+
+def test_short_clips_end_in_zeros(tmp_path: Path) -> None:
+    from datasets.shards import Sample, make_index, write_split
+    from test_decode import encoded
+
+    rng = np.random.default_rng(0)
+    sounds = [rng.integers(-999, 999, (n, 1)).astype(np.int16) for n in (50, 80)]
+    root = tmp_path / "s"
+    root.mkdir()
+    samples = [Sample(f"k{i}", encoded(s), "flac", len(s), ClipLabels()) for i, s in enumerate(sounds)]
+    splits = {"train": write_split(root, "train", samples, 8000)}
+    about = {"corpus": "c", "licence": "", "citation": "", "sample_type": "int16"}
+    index = make_index(root, splits, sample_rate=8000, channels=1, labels=LabelSpace(("a",), ()), **about)
+    (batch,) = read_all(index, "train")
+    assert batch.waveform.shape == (2, 1, 80) and not batch.waveform[0, 0, 50:].any()
+    assert np.array_equal(batch.waveform[1, 0].numpy() * 32768, sounds[1][:, 0])
+    assert batch.event_known.shape == (2, 0)

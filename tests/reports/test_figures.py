@@ -1,0 +1,315 @@
+"""The numbers behind every figure, exactly: empty, one trial, failed, pruned, NaN; and that each one draws."""
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import study_folders as folders
+from PIL import Image
+
+from reports import collect, drawing, figures, findings
+from reports.importance import Importance, importance, logarithmic
+
+
+def study(folder: Path, runs: Any = (), curves: Any = (), tests: Any = None, **changes: Any) -> collect.Study:
+    return collect.load(folders.write(folder, runs, curves, tests, **changes))
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> collect.Study:
+    return study(tmp_path / "empty", status="running")
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> collect.Study:
+    """Two finished runs, one pruned, one diverged, one failed, one running."""
+    cut = "0.400 < 0.500, the cut-off at epoch 3 among 4 trials"
+    runs = [
+        folders.run(0, 0.70),
+        folders.run(1, 0.40, state="PRUNED", epochs=3, reason=cut),
+        folders.run(2, math.nan, state="DIVERGED", epochs=2, reason="loss is nan"),
+        folders.run(3, 0.80),
+        folders.run(4, math.nan, state="FAIL", epochs=0),
+        folders.run(5, 0.3, state="RUNNING", epochs=1),
+    ]
+    curves = [
+        *folders.curve(runs[0], [0.5, 0.7]),
+        *folders.curve(runs[1], [0.3, 0.4]),
+        *folders.curve(runs[2], [0.2, math.nan]),
+        *folders.curve(runs[3], [0.6, 0.8]),
+        *folders.curve(runs[5], [0.3]),
+    ]
+    return study(tmp_path / "mixed", runs, curves)
+
+
+def test_learning_curves(empty: collect.Study, mixed: collect.Study) -> None:
+    none = figures.learning_curves(empty)
+    assert none.curves == () and none.note == "No search run has finished an epoch yet."
+    info = figures.learning_curves(mixed)
+    assert info == figures.LearningCurves(
+        metric="val/scene_accuracy",
+        epochs=9,
+        rungs=(3,),
+        curves=(
+            figures.Curve(1, (1, 2), (0.3, 0.4), "PRUNED", False),
+            figures.Curve(2, (1,), (0.2,), "DIVERGED", False),  # the NaN epoch is no point
+            figures.Curve(5, (1,), (0.3,), "RUNNING", False),
+            figures.Curve(0, (1, 2), (0.5, 0.7), "COMPLETE", False),
+            figures.Curve(3, (1, 2), (0.6, 0.8), "COMPLETE", True),
+        ),
+        note="",
+    )
+
+
+def test_confirmation_runs_are_no_search_curves(tmp_path: Path) -> None:
+    again = folders.run(0, 0.9, repeat=1)
+    assert figures.learning_curves(study(tmp_path, [again], folders.curve(again, [0.9]))).curves == ()
+
+
+def test_search_history(empty: collect.Study, mixed: collect.Study) -> None:
+    assert figures.search_history(empty).note == "No search run has started yet."
+    assert figures.search_history(mixed) == figures.SearchHistory(
+        metric="val/scene_accuracy",
+        runs=6,
+        points=((1, 0, 0.70), (4, 3, 0.80)),
+        best=((1, 0.70), (4, 0.80)),
+        others=(("PRUNED", (2,)), ("DIVERGED", (3,)), ("FAIL", (5,)), ("RUNNING", (6,))),
+        note="",
+    )
+
+
+def test_history_follows_the_start_and_the_mode(tmp_path: Path) -> None:
+    runs = [folders.run(t, s, started=f"2026-11-20T10:0{9 - t}:00") for t, s in enumerate((0.5, 0.3, 0.4))]
+    info = figures.search_history(
+        study(tmp_path, runs, objective={"metric": "val/scene_accuracy", "mode": "min"})
+    )
+    assert [p[1] for p in info.points] == [2, 1, 0]
+    assert info.best == ((1, 0.4), (2, 0.3))
+
+
+def many(count: int, **changes: Any) -> pd.DataFrame:
+    """Runs whose score depends on `lr` alone."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for trial in range(count):
+        knobs = {"lr": float(10 ** rng.uniform(-4, -2)), "mixup": float(rng.uniform(0, 0.5))}
+        score = 0.8 - 0.1 * abs(math.log10(knobs["lr"]) + 3)
+        rows.append(folders.run(trial, score, knobs=knobs, **changes))
+    return pd.DataFrame(rows)
+
+
+def test_importance_needs_comparable_runs() -> None:
+    knobs = ("lr", "mixup")
+    for runs, said in (
+        (many(0, state="FAIL").reindex(columns=many(1).columns), "No search runs have finished all 9 epochs"),
+        (many(1), "1 search run has finished all 9 epochs"),
+        (many(40, state="PRUNED", epochs=3), "No search runs have finished"),
+        (many(40, repeat=1), "No search runs have finished"),
+    ):
+        found = importance(runs, knobs, epochs=9, mode="max")
+        assert found.shares == () and said in found.note
+
+
+def test_importance_finds_the_knob_that_decides() -> None:
+    runs = pd.concat(
+        [many(40), many(40, state="PRUNED", epochs=3).assign(**{"config.lr": 1.0, "score": 0.99})]
+    )
+    found = importance(runs, ("lr", "mixup", "batch_size", "unknown"), epochs=9, mode="max")
+    assert found.runs == 40 and found.note == "" and found.constant == ("batch_size",)
+    shares = dict(found.shares)
+    assert sum(shares.values()) == pytest.approx(1.0) and shares["lr"] > 0.8
+    assert found == importance(runs, ("lr", "mixup", "batch_size"), epochs=9, mode="max")
+
+
+def test_importance_takes_conditional_and_mixed_knobs() -> None:
+    runs = many(20)
+    runs["config.shared_layers"] = [float(i % 3) if i % 2 else math.nan for i in range(20)]
+    runs["config.framework"] = ["csem" if i % 2 else "moe" for i in range(20)]
+    runs["config.detach"] = [bool(i % 3) for i in range(20)]
+    found = importance(runs, ("lr", "shared_layers", "framework", "detach"), epochs=9, mode="min")
+    assert {name for name, _ in found.shares} <= {"lr", "shared_layers", "framework", "detach"}
+    assert found.note == ""
+
+
+def test_importance_says_when_nothing_differs() -> None:
+    same = many(8).assign(**{"config.lr": 0.001})
+    assert "do not differ" in importance(same, ("lr",), epochs=9, mode="max").note
+    assert "same score" in importance(many(8).assign(score=0.5), ("lr",), epochs=9, mode="max").note
+
+
+def test_what_is_read_on_a_logarithmic_axis() -> None:
+    rng = np.random.default_rng(0)
+    assert logarithmic((10 ** rng.uniform(-4, -2, 50)).tolist())
+    assert not logarithmic(rng.uniform(0.001, 0.5, 50).tolist())
+    assert not logarithmic([0.0, 0.01, 1.0]) and not logarithmic([1, 2, 3])
+
+
+def test_slices(tmp_path: Path, empty: collect.Study) -> None:
+    none = Importance((), 0, (), "too few")
+    assert figures.slices(empty, none).note.startswith("Fewer than three")
+    settings = [
+        {"lr": 0.001, "framework": "moe", "spec_augment": True, "w_event": 0.01},
+        {"lr": 0.002, "framework": "csem", "spec_augment": False, "w_event": 1.0},
+        {"lr": 0.002, "framework": "csem", "spec_augment": True, "w_event": 0.0},
+    ]
+    runs = [folders.run(t, 0.7 + t / 100, knobs=k) for t, k in enumerate(settings)]
+    runs.append(folders.run(3, 0.99, knobs={"framework": "mlhe"}, state="PRUNED", epochs=1))
+    found = figures.slices(
+        study(tmp_path, runs), Importance((("w_event", 0.9), ("framework", 0.1)), 3, (), "")
+    )
+    assert found == figures.Slices(
+        "val/scene_accuracy",
+        (
+            figures.Slice(
+                "w_event", "choice", ("1", "0.01", "0"), ((1.0, 0.70, 0), (0.0, 0.71, 1), (2.0, 0.72, 2))
+            ),
+            figures.Slice(
+                "framework", "choice", ("csem", "moe"), ((1.0, 0.70, 0), (0.0, 0.71, 1), (0.0, 0.72, 2))
+            ),
+        ),
+        best=2,
+        note="",
+    )
+
+
+def test_slices_of_numbers(tmp_path: Path) -> None:
+    found = figures.slices(study(tmp_path, many(12).to_dict("records")), Importance((), 12, (), "none"))
+    kinds = {s.knob: s.kind for s in found.slices}
+    assert kinds == {"lr": "log number", "mixup": "number"}  # knobs that do not vary are left out
+
+
+def test_confirmation(tmp_path: Path, empty: collect.Study) -> None:
+    assert figures.confirmation(empty, findings.ranked(empty)).note == "No configuration is confirmed yet."
+    runs = [
+        folders.run(0, 0.7, repeat=1, knobs={"framework": "moe"}),
+        folders.run(1, 0.8, repeat=1),
+        folders.run(1, 0.82, repeat=2),
+    ]
+    one = study(tmp_path, runs)
+    info = figures.confirmation(one, findings.ranked(one))
+    assert [(r.trial, r.label, r.best, r.tied) for r in info.rows] == [
+        (1, "csem", True, False),
+        (0, "moe", False, True),
+    ]
+    assert info.rows[0].validation.values == (0.8, 0.82) and info.rows[1].test.n == 1
+
+
+def result(confusion: list[list[int]], ap: list[float | None]) -> dict[str, Any]:
+    return {"metrics": {}, "confusion": confusion, "event_ap": ap, "event_auc": []}
+
+
+def test_confusion_and_event_precision(tmp_path: Path, empty: collect.Study) -> None:
+    assert figures.confusion(empty, None).note and figures.event_precision(empty, None).note
+    labels = {"scenes": ["park", "bus"], "events": ["dog", "horn", "rain"]}
+    runs = [folders.run(0, 0.7, repeat=1), folders.run(0, 0.7, repeat=2), folders.run(1, 0.6, repeat=1)]
+    tests = {
+        (0, 1): result([[3, 1], [0, 0]], [0.2, None, 0.9]),
+        (0, 2): result([[2, 2], [0, 0]], [0.4, None, 0.9]),
+        (1, 1): result([[0, 9], [9, 0]], [0.0, 0.0, 0.0]),  # another configuration
+    }
+    one = study(tmp_path, runs, tests=tests, data=labels)
+    found = figures.confusion(one, 0)
+    assert (found.scenes, found.counts, found.runs, found.note) == (("park", "bus"), ((5, 3), (0, 0)), 2, "")
+    assert found.shares[0] == (0.625, 0.375) and all(math.isnan(x) for x in found.shares[1])
+    events = figures.event_precision(one, 0)
+    assert events.rows == (("rain", 0.9, 0.9, 0.9), ("dog", pytest.approx(0.3), 0.2, 0.4))
+    assert events.absent == ("horn",) and events.hidden == 0 and events.overall == pytest.approx(0.6)
+    none = study(tmp_path / "b", runs[:1], tests={(0, 1): result([[1, 0], [0, 1]], [])}, data=labels)
+    assert figures.event_precision(none, 0).note == "This model has no event scores on test."
+
+
+def test_long_event_lists_show_both_ends(tmp_path: Path) -> None:
+    names = [f"event {i}" for i in range(100)]
+    data = {"scenes": ["park"], "events": names}
+    tests = {(0, 1): result([[1]], [i / 100 for i in range(100)])}
+    info = figures.event_precision(
+        study(tmp_path, [folders.run(0, 0.7, repeat=1)], tests=tests, data=data), 0
+    )
+    assert len(info.rows) == 60 and info.hidden == 40
+    assert info.rows[0][0] == "event 99" and info.rows[29][0] == "event 70" and info.rows[30][0] == "event 29"
+    drawing.render(figures.draw_event_precision, info)
+
+
+# --- ink ----------------------------------------------------------------------------------------------------
+
+
+def test_names_are_wrapped_not_cut() -> None:
+    assert drawing.wrap("street_traffic", 20) == "street_traffic"
+    assert drawing.wrap("street_traffic_noise", 10) == "street_\ntraffic_\nnoise"
+    assert drawing.wrap("abcdefghij", 4) == "abcd\nefgh\nij"
+    assert drawing.wrap(" two\n words ", 20) == "two words" and drawing.wrap("", 5) == ""
+    assert drawing.wrap("a b c d", 1, lines=2) == "a\n…"
+
+
+def infos(one: collect.Study) -> list[tuple[Callable[..., Any], Any]]:
+    result = findings.ranked(one)
+    winner = result.best.trial if result.best else None
+    found = importance(one.runs, findings.searched_knobs(one), epochs=one.epochs, mode=one.mode)
+    return [
+        (figures.draw_learning_curves, figures.learning_curves(one)),
+        (figures.draw_search_history, figures.search_history(one)),
+        (figures.draw_importance, found),
+        (figures.draw_slices, figures.slices(one, found)),
+        (figures.draw_confirmation, figures.confirmation(one, result)),
+        (figures.draw_confusion, figures.confusion(one, winner)),
+        (figures.draw_event_precision, figures.event_precision(one, winner)),
+    ]
+
+
+def texts_outside(figure: Any) -> list[str]:
+    """Texts that reach over the edge of the page (more than two pixels)."""
+    renderer = figure.canvas.get_renderer()
+    page = figure.bbox
+    found = []
+    for text in figure.findobj(lambda artist: hasattr(artist, "get_text") and artist.get_visible()):
+        box = text.get_window_extent(renderer)
+        drawn = bool(text.get_text().strip()) and box.width > 0 and not _in_hidden_axes(text)
+        if drawn and (box.x0 < -2 or box.y0 < -2 or box.x1 > page.x1 + 2 or box.y1 > page.y1 + 2):
+            found.append(text.get_text())
+    return found
+
+
+def _in_hidden_axes(text: Any) -> bool:
+    return text.axes is not None and not text.axes.get_visible()
+
+
+@pytest.mark.parametrize("width", [drawing.WIDE, drawing.NARROW])
+def test_every_figure_draws_within_its_page(tmp_path: Path, width: float) -> None:
+    long = {
+        "scenes": [f"{name}_with_a_rather_long_name_of_a_place" for name in folders.SCENES],
+        "events": [f"{name} (a sound that goes on $x^2$ <b>quite</b> a while)" for name in folders.EVENTS],
+    }
+    one = collect.load(folders.searched(tmp_path, 40, data=long))
+    for draw, info in infos(one):
+        assert info.note == "", draw.__name__
+        with drawing.styled():
+            figure = draw(info, width)
+            figure.savefig(io.BytesIO(), format="png", dpi=100)
+            assert texts_outside(figure) == [], draw.__name__
+
+
+def test_rendering_is_two_pictures_that_are_not_blank(mixed: collect.Study) -> None:
+    wide, narrow = drawing.render(figures.draw_learning_curves, figures.learning_curves(mixed))
+    for picture, inches in ((wide, drawing.WIDE), (narrow, drawing.NARROW)):
+        image = Image.open(io.BytesIO(picture)).convert("RGB")
+        assert image.width == int(inches * drawing.DPI)
+        assert len(image.getcolors(maxcolors=1 << 24) or []) > 10
+
+
+def test_one_run_draws(tmp_path: Path) -> None:
+    runs = [folders.run(0, 0.7, epochs=1), folders.run(0, 0.7, repeat=1, epochs=1)]
+    tests = {(0, 1): folders.test_result(4, 6, 0.7, seed=0)}
+    one = study(tmp_path, runs, folders.curve(runs[0], [0.7]), tests, epochs=1)
+    drawn = [draw.__name__ for draw, info in infos(one) if not info.note and drawing.render(draw, info)]
+    assert drawn == [
+        "draw_learning_curves",
+        "draw_search_history",
+        "draw_confirmation",
+        "draw_confusion",
+        "draw_event_precision",
+    ]
