@@ -4,8 +4,8 @@
     python tune_csem.py --data SHARDS --trials 40 --epochs 27 --confirm 4 --seeds 5
     python tune_csem.py --study studies/NAME --resume                after Ctrl-C, a crash, a kill
 
-The same script runs on a cluster (`ray submit clusters/gpu.yaml tune_csem.py -- --data …`): it joins the Ray cluster it
-is started on and starts one of its own otherwise. See README.md for what it leaves behind.
+The same script runs on a cluster (`ray submit clusters/gpu.yaml tune_csem.py -- --data …`): it joins the Ray
+cluster it is started on and starts one of its own otherwise. See README.md for what it leaves behind.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from typing import Annotated, Any
 import ray
 import torch
 import tyro
-from filelock import FileLock, Timeout
 
 import reports
 from datasets import synthetic
 from datasets.shards import Index
-from datasets.source import default_cache
+from datasets.source import default_cache, open_source
 from reports import collect
 from reports.__main__ import summary
 from searchspace import record
 from searchspace.methods import PRUNERS, SAMPLERS, choose
-from searchspace.pins import agrees, parse_settings
+from searchspace.pins import parse_settings
 from searchspace.study import Ledger, Proposals, confirmation, now, open_storage, sqlite_url
 from trainables import names
 from trainables.contract import AudioFormat
@@ -41,14 +40,15 @@ from trainables.export import export_best, keep_checkpoints
 from trainables.progress import Progress
 from trainables.recipe import complete, parse_pins
 from trainables.registry import family
-from trainables.trial import Place, run_phase
+from trainables.trial import Place, run_phase, trials_at_once
 
 PROJECT = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to search. Everything but --study and --resume is read from the study itself when it is resumed."""
+    """What to search. Everything but --study and --resume is read from the study itself when it is
+    resumed."""
 
     study: Path | None = None
     """Folder for all results; a new one under studies/ by default."""
@@ -95,85 +95,88 @@ def main() -> int:
     request = tyro.cli(Request, description=__doc__)
     try:
         study, request = begin(request)
-        with lock(study):
-            try:
-                return search(study, request)
-            except KeyboardInterrupt:
-                record.write(study, record.read(study) | {"status": "interrupted"})
-                print(
-                    f"\nstopped; nothing finished is lost. Go on with:\n  python tune_csem.py --study {shlex.quote(str(study))} --resume"
-                )
-                return 130
-            finally:
-                with suppress(KeyboardInterrupt):
-                    ray.shutdown()
+        with record.hold(study):
+            return search(study, request)
     except (ValueError, OSError) as error:
+        if os.environ.get("SCENETUNE_DEBUG"):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        record.write(study, record.read(study) | {"status": "interrupted"})
+        go_on = f"python tune_csem.py --study {shlex.quote(str(study))} --resume"
+        print(f"\nstopped; nothing finished is lost. Go on with:\n  {go_on}")
+        return 130
+    finally:
+        with suppress(KeyboardInterrupt):
+            ray.shutdown()
 
 
 def search(study: Path, request: Request) -> int:
-    # The data, and the space to search on it
-    index = Index.load(request.data or synthetic.ensure(default_cache()))
+    # The data, decoded once here so that the trials find it ready, and the space to search on it
+    cache = None if request.stream else default_cache()
+    index = open_source(request.data or synthetic.ensure(default_cache()), cache=cache).index
     storage = open_storage(request.database or sqlite_url(study / "study.db"))
     proposals = proposals_for(request, index)
     proposals.check()
 
     # The machines, and how many trials they hold at once
     connect(request)
-    gpus = float(ray.cluster_resources().get("GPU", 0.0))
-    gpus_per_worker = request.gpus_per_trial if request.gpus_per_trial is not None else float(gpus > 0)
-    concurrent = trials_at_once(ray.cluster_resources(), request, gpus_per_worker)
+    have = ray.cluster_resources()
+    gpus = float("GPU" in have) if request.gpus_per_trial is None else request.gpus_per_trial
+    concurrent = trials_at_once(have, request.workers_per_trial, float(request.cpus_per_trial), gpus)
     about = describe_study(study, request, index, proposals, concurrent)
     record.write(study, about)
-    print_plan(study, about, concurrent)
+    print_plan(study, about)
     place = Place(
         family=request.family,
         data=str(index.root.resolve()),
         study=str(study.resolve()),
         objective=names.OBJECTIVE,
-        cache=None if request.stream else str(default_cache()),
+        cache=str(cache) if cache else None,
         threads=request.cpus_per_trial,
-        gpus=gpus_per_worker,
+        gpus=gpus,
         workers=request.workers_per_trial,
         provenance={name: about[name] for name in ("git", "packages", "command")},
     )
-    run = functools.partial(run_phase, place=place, concurrent=concurrent, cpus=request.cpus_per_trial)
+    searching = Ledger(storage, "search", pruner=PRUNERS[request.pruner], proposals=proposals)
+    confirming = Ledger(storage, "confirm", pruner=PRUNERS["none"])
+    tables = record.Tables(study, lambda: searching.rows() + confirming.rows())
+    run = functools.partial(
+        run_phase, place=place, concurrent=concurrent, cpus=request.cpus_per_trial, ended=tables.refresh
+    )
 
     # Search: many configurations, one seed each, stopped early where hopeless
-    searching = Ledger(
-        storage, "search", pruner=choose("pruner", request.pruner, PRUNERS), proposals=proposals
-    )
-    if not searching.study.trials:
-        enqueue_published(searching, request, proposals)
+    searching.enqueue(family(request.family).published, at_most=max(1, request.trials // 2))
     with Progress("search", request.trials, request.epochs, already=searching.finished()) as progress:
         run(searching, progress=progress)
     finalists = searching.best(request.confirm)
     keep_checkpoints(study, searching, finalists)
 
     # Confirm: the best ones at full length over fresh seeds; only these ever see the test split
-    confirming = Ledger(storage, "confirm", pruner=PRUNERS["none"])
-    if not confirming.study.trials:
-        confirming.plan(confirmation(finalists, request.seeds, request.seed))
-    jobs = len(confirming.study.trials)
+    confirming.plan(confirmation(finalists, request.seeds, request.seed))
+    jobs = len(finalists) * request.seeds
     if jobs:
         with Progress("confirm", jobs, request.epochs, already=confirming.finished()) as progress:
             run(confirming, progress=progress)
 
     # The tables, the winner, the report
-    record.write_tables(study, searching.rows() + confirming.rows())
-    export_best(study, request.family, index)
+    tables.write()
+    model = export_best(study, request.family, index)
     record.write(study, about | {"status": "complete", "finished": now()})
     page = reports.build(study)
     print(summary(collect.load(study)))
-    print(f"report: {page}\nmodel:  {study / 'best'}")
-    return 0
+    print(
+        f"report: {page}\nmodel:  {model or 'none, for no trial was completed; the report gives the reasons'}"
+    )
+    return 0 if model else 1
 
 
 def begin(request: Request) -> tuple[Path, Request]:
-    """The study folder and the request to follow: a new one's, or the one written down when it was started."""
+    """The study folder and the request to follow: a new one's, or the one written down when it was
+    started."""
     if request.resume:
-        study = request.study or newest_study()
+        study = request.study or record.newest(Path("studies"))
         asked = record.read(study)["request"]
         asked["data"] = Path(asked["data"]) if asked["data"] else None
         return study, Request(
@@ -201,7 +204,8 @@ def begin(request: Request) -> tuple[Path, Request]:
 
 
 def proposals_for(request: Request, index: Index) -> Proposals:
-    """How the family's knobs are proposed, with the user's pins. Without a GPU only TinyCNN is searched unless asked."""
+    """How the family's knobs are proposed, with the user's pins. Without a GPU only TinyCNN is searched
+    unless asked."""
     pins = request.pins()
     if request.family == "csem" and "backbone" not in pins and not torch.cuda.is_available():
         pins = {"backbone": "tinycnn", **pins}
@@ -217,20 +221,9 @@ def proposals_for(request: Request, index: Index) -> Proposals:
     )
 
 
-def enqueue_published(ledger: Ledger, request: Request, proposals: Proposals) -> None:
-    """The papers' own configurations run first (half of the trials at most), as far as the pins allow what a row prints."""
-    fixed = {name: pin for name, pin in proposals.pins.items() if not isinstance(pin, tuple)}
-    rows = [row for row in family(request.family).published if row.warm_start and agrees(row.values, proposals.pins)]
-    for row in rows[: max(1, request.trials // 2)]:
-        changed = ", ".join(f"{name}={pin}" for name, pin in fixed.items() if name not in row.values)
-        origin = f"published: {row.paper}, Table {row.table}, {row.row}" + (f", with {changed}" if changed else "")
-        with suppress(ValueError):  # a row that can't be built for these clips
-            values = proposals.complete(fixed | dict(row.values))
-            ledger.study.enqueue_trial(values, user_attrs={"origin": origin}, skip_if_exists=True)
-
-
 def connect(request: Request) -> None:
-    """Join the Ray cluster this runs on (RAY_ADDRESS, or one `ray start` made here); else start one on this machine."""
+    """Join the Ray cluster this runs on (RAY_ADDRESS, or one `ray start` made here); else start one on this
+    machine."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     ray.init(
         include_dashboard=request.dashboard or request.workers_per_trial > 1,  # Train's clean-up needs it
@@ -238,19 +231,6 @@ def connect(request: Request) -> None:
         log_to_driver=False,
         logging_level="ERROR",
     )
-
-
-def trials_at_once(have: dict[str, float], request: Request, gpus_per_worker: float) -> int:
-    """How many trials the cluster holds. Raises ValueError with the sums if it can't hold one."""
-    workers, fits = request.workers_per_trial, []
-    for kind, each in (("CPU", float(request.cpus_per_trial)), ("GPU", gpus_per_worker)):
-        if each * workers > have.get(kind, 0.0):
-            raise ValueError(
-                f"a trial needs {workers} x {each:g} = {workers * each:g} {kind}s, the cluster has {have.get(kind, 0.0):g}"
-            )
-        if each:
-            fits.append(int((have[kind] + 1e-6) // (each * workers)))
-    return min(fits)
 
 
 def describe_study(
@@ -263,7 +243,7 @@ def describe_study(
     about |= {name: getattr(request, name) for name in wanted}
     return about | {
         "status": "running",
-        "command": sys.argv if "command" not in about else about["command"],
+        "command": about.get("command", sys.argv),
         "pins": dict(proposals.pins),
         "space": sorted(proposals.check()),
         "objective": {"metric": names.OBJECTIVE, "mode": "max"},
@@ -283,14 +263,16 @@ def about_data(index: Index) -> dict[str, Any]:
     } | {name: getattr(index, name) for name in ("corpus", "checksum", "licence", "sample_rate", "channels")}
 
 
-def print_plan(study: Path, about: dict[str, Any], concurrent: int) -> None:
+def print_plan(study: Path, about: dict[str, Any]) -> None:
     data, clips = about["data"], about["data"]["clips"]
     print(f"study    {study}  (seed {about['seed']}, commit {(about['git']['commit'] or 'unknown')[:10]})")
     print(
-        f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation clips of {data['seconds']:g} s"
+        f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation "
+        f"clips of {data['seconds']:g} s"
     )
     print(
-        f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} + {about['pruner']}, {concurrent} at a time"
+        f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} "
+        f"+ {about['pruner']}, {about['concurrent']} at a time"
     )
     print(f"confirm  the best {about['confirm']} over {about['seeds']} fresh seeds each")
     if about["pins"]:
@@ -301,23 +283,6 @@ def print_plan(study: Path, about: dict[str, Any], concurrent: int) -> None:
                 for k, v in about["pins"].items()
             )
         )
-
-
-def newest_study() -> Path:
-    found = sorted(Path("studies").glob("*/study.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError("--resume: there is no study under studies/; name one with --study")
-    return found[-1].parent
-
-
-def lock(study: Path) -> FileLock:
-    """Held while a driver works on the study, so that a second one is refused."""
-    held = FileLock(study / ".lock")
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"study {study} is being run by another process") from None
-    return held
 
 
 if __name__ == "__main__":

@@ -201,9 +201,8 @@ def _shard_members(root: Path, shard: Shard) -> Iterator[tuple[Shard, Clip, dict
         _digest_until(file, digest, shard.bytes)
     if digest.hexdigest() != shard.sha256:
         clips = "".join(f"clip {key}: damaged audio; " for key in _damaged_clips(root, shard)[:1])
-        raise ShardError(
-            f"{shard.name}: {clips}SHA-256 {digest.hexdigest()[:16]}… on disk, {shard.sha256[:16]}… in the index"
-        )
+        there, expected = digest.hexdigest()[:16], shard.sha256[:16]
+        raise ShardError(f"{shard.name}: {clips}SHA-256 {there}… on disk, {expected}… in the index")
 
 
 def _damaged_clips(root: Path, shard: Shard) -> list[str]:

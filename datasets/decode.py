@@ -76,7 +76,7 @@ def decode_clip(
 def flac_intact(data: bytes) -> bool | None:
     """Whether a FLAC file's samples have the MD5 that its header promises; None where it promises none.
 
-    libsndfile does not look at it, and plays over many a damaged frame without a word.
+    libsndfile does not look at it, and says nothing of some damage (to a clip of one frame, for example).
     """
     if data[:4] != b"fLaC" or not any(data[26:42]):
         return None
@@ -88,7 +88,7 @@ def flac_intact(data: bytes) -> bool | None:
     width = {"PCM_S8": 1, "PCM_16": 2, "PCM_24": 3}.get(subtype)
     if width is None:
         return None
-    # libsndfile puts the sample into the upper bytes of 32 bits; the MD5 is over its own, little-endian, interleaved.
+    # libsndfile puts a sample into the upper bytes of 32 bits; the MD5 is over its own bytes, low end first.
     own = np.ascontiguousarray(samples).view(np.uint8).reshape(-1, 4)[:, 4 - width :]
     return hashlib.md5(own.tobytes(), usedforsecurity=False).digest() == data[26:42]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +45,9 @@ def importance(runs: pd.DataFrame, knobs: tuple[str, ...], *, epochs: int, mode:
         return Importance(
             (), len(good), constant, "All runs have the same score, so no knob made a difference."
         )
-    shares = _ped_anova(good, varied, mode)
+    with warnings.catch_warnings():  # tqdm's about notebooks, Optuna's about `normalize` being experimental
+        warnings.simplefilter("ignore")
+        shares = _ped_anova(good, varied, mode)
     if not math.isfinite(sum(shares.values())) or sum(shares.values()) <= 0:
         return Importance(
             (), len(good), constant, "No knob separates the best of these runs from the others."
@@ -60,24 +63,19 @@ def _too_few(found: int, epochs: int) -> str:
 
 
 def _ped_anova(good: pd.DataFrame, knobs: list[str], mode: str) -> dict[str, float]:
-    """Unnormalised importances from a clean in-memory study, normalised here so that "none" stays visible."""
-    import warnings
-
+    """Importances from a clean in-memory study that sum to 1; {} when the evaluator finds none."""
     import optuna
 
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
     columns = {knob: [_plain(v) for v in good[f"config.{knob}"]] for knob in knobs}
     spans = {knob: _distribution(optuna, values) for knob, values in columns.items()}
     for index, score in enumerate(good["score"]):
         values = {knob: columns[knob][index] for knob in knobs if columns[knob][index] is not None}
-        study.add_trial(
-            optuna.trial.create_trial(
-                params=values, distributions={knob: spans[knob] for knob in values}, value=float(score)
-            )
-        )
+        used = {knob: spans[knob] for knob in values}
+        study.add_trial(optuna.trial.create_trial(params=values, distributions=used, value=float(score)))
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    # Optuna's own normalisation would share 1 out equally when no knob matters.
     raw = optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
     total = sum(raw.values())
     return {knob: value / total for knob, value in raw.items()} if total > 0 else {}
@@ -95,16 +93,12 @@ def _distribution(optuna: Any, values: list[Any]) -> Any:
 
 
 def logarithmic(values: list[Any]) -> bool:
-    """Whether positive numbers over more than a factor of 10 lie more evenly on a logarithmic axis."""
-    if min(values) <= 0 or max(values) / min(values) <= 10:
+    """Whether positive numbers over more than a factor of 10 are likelier log-uniform than uniform."""
+    low, high = min(values), max(values)
+    if low <= 0 or high / low <= 10:
         return False
-    return _unevenness(np.log(values)) < _unevenness(np.asarray(values, dtype=float))
-
-
-def _unevenness(values: np.ndarray) -> float:
-    """Kolmogorov-Smirnov distance from an even spread between the extremes."""
-    ordered = np.sort((values - values.min()) / (values.max() - values.min()))
-    return float(np.abs(ordered - (np.arange(len(ordered)) + 0.5) / len(ordered)).max())
+    uniform = -len(values) * math.log(high - low)
+    return -len(values) * math.log(math.log(high / low)) - sum(map(math.log, values)) > uniform
 
 
 def _plain(value: Any) -> Any:

@@ -29,9 +29,9 @@ SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 class Asha:
     """Asynchronous successive halving, the stopping kind (Li et al., MLSys 2020).
 
-    Rungs lie at `grace`, `grace`·η, `grace`·η² … epochs below the full length. A trial at a rung goes on if it is among
-    the best 1/η of all values seen there so far; fewer than η values stop nobody. The rule reads intermediate values only, so a
-    reopened study has its rungs back.
+    Rungs lie at `grace`, `grace`·η, `grace`·η² … epochs below the full length. A trial at a rung goes on if
+    it is among the best 1/η of all values seen there so far; fewer than η values stop nobody. The rule reads
+    intermediate values only, so a reopened study has its rungs back.
     """
 
     grace: int = 1
@@ -42,7 +42,8 @@ class Asha:
         return [self.grace * self.reduction**level for level in range(levels)]
 
     def stop_reason(self, value: float, epoch: int, epochs: int, seen: Sequence[float]) -> str | None:
-        """Why a trial with `value` (higher is better) at `epoch` stops, or None. `seen`: every value at this epoch, its own too."""
+        """Why a trial with `value` (higher is better) at `epoch` stops, or None. `seen`: every value at this
+        epoch, its own too."""
         if epoch not in self.rungs(epochs):
             return None
         ranked = sorted((v for v in seen if math.isfinite(v)), reverse=True)

@@ -1,4 +1,5 @@
-"""Knobs the user fixes: `--set lr=1e-3` takes a knob out of the search, `--set backbone=tinycnn,cnnt` narrows it."""
+"""Knobs the user fixes: `--set lr=1e-3` takes a knob out of the search, `--set backbone=tinycnn,cnnt` narrows
+it."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 class Pinned:
     """A trial whose pinned knobs are not asked of the sampler.
 
-    A pin is one value, or a tuple of values to choose among. A pinned value may lie outside the search space's range:
-    the family's config decides whether it is possible.
+    A pin is one value, or a tuple of values to choose among. A pinned value may lie outside the search
+    space's range: the family's config decides whether it is possible.
     """
 
     def __init__(self, trial: optuna.trial.BaseTrial, pins: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ class Published:
 
     paper        short name and year; `table` and `row` as printed
     corpus       the data it was measured on ("tut2018", "tau2019", "jssed"); `split` "validation" or "test"
-    metric       the column name the value compares with, e.g. "scene_accuracy"; `value` and `spread` in [0, 1]
+    metric       the column it compares with, e.g. "scene_accuracy"; `value` and `spread` in [0, 1]
     spread_kind  "max deviation of 10 runs", "unknown", … : the papers' ± is not a standard deviation
     values       the configuration in the knobs' own names
     warm_start   True: inside the search space, run first. False: shown in reports only

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 PACKAGES = (
     "torch",
@@ -32,7 +35,8 @@ def create(folder: Path, record: Mapping[str, Any]) -> None:
     """Start a study folder. Raises FileExistsError if the folder already holds anything."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
-            f"study folder {folder} already exists; continue it with --study {folder} --resume, or name another"
+            f"study folder {folder} already exists; continue it with --study {folder} --resume, or name "
+            "another"
         )
     folder.mkdir(parents=True, exist_ok=True)
     write(folder, record)
@@ -58,15 +62,47 @@ def read(folder: Path) -> dict[str, Any]:
     return record
 
 
-def write_tables(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """trials.parquet (one row a run) and curves.parquet (one row a run and epoch, from the run folders)."""
-    rows = list(rows)
-    trials = pd.DataFrame(rows)
-    curves = pd.DataFrame([line for row in rows for line in _epochs(folder, row)])
-    for name, table in (("trials", trials), ("curves", curves)):
-        fresh = folder / f"{name}.parquet.new"
-        table.to_parquet(fresh, index=False)
-        os.replace(fresh, folder / f"{name}.parquet")
+class Tables:
+    """trials.parquet (one row a run, from `rows`) and curves.parquet (one row a run and epoch, from the run
+    folders)."""
+
+    def __init__(self, folder: Path, rows: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+        self._folder, self._rows = folder, rows
+        self._written, self._took = -math.inf, 0.0
+
+    def refresh(self) -> None:
+        """Write them again if that costs less than a tenth of the time since the last writing."""
+        if time.monotonic() - self._written > 10 * self._took:
+            self.write()
+
+    def write(self) -> None:
+        began = time.monotonic()
+        rows = list(self._rows())
+        curves = [line for row in rows for line in _epochs(self._folder, row)]
+        for name, records in (("trials", rows), ("curves", curves)):
+            fresh = self._folder / f"{name}.parquet.new"
+            pd.DataFrame(records).to_parquet(fresh, index=False)
+            os.replace(fresh, self._folder / f"{name}.parquet")
+        self._written = time.monotonic()
+        self._took = self._written - began
+
+
+def newest(studies: Path) -> Path:
+    """The study last written to. Raises FileNotFoundError if there is none."""
+    found = sorted(studies.glob("*/study.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"--resume: there is no study under {studies}/; name one with --study")
+    return found[-1].parent
+
+
+def hold(folder: Path) -> FileLock:
+    """A lock on the study, held while a driver works on it. Raises ValueError if another process holds it."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"study {folder} is being run by another process") from None
+    return lock
 
 
 def provenance(root: Path) -> dict[str, Any]:
@@ -100,7 +136,8 @@ def _epochs(folder: Path, row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """What git says about the project's own checkout; None outside one (an installed package inside somebody's repository)."""
+    """What git says about the project's own checkout; None outside one (an installed package inside
+    somebody's repository)."""
     if not (root / ".git").exists():
         return None
     try:

@@ -1,16 +1,18 @@
 """The one memory of a search: an Optuna study in a database.
 
-Proposals, seeds, intermediate values, states and reasons live there and nowhere else; whoever runs the trials (Ray, a
-test, a plain loop) asks a `Ledger` for jobs and tells it what happened. Reopening the database is resuming the study.
+Proposals, seeds, intermediate values, states and reasons live there and nowhere else; whoever runs the trials
+(Ray, a test, a plain loop) asks a `Ledger` for jobs and tells it what happened. Reopening the database is
+resuming the study.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from searchspace.methods import Asha, NoPruning
-from searchspace.pins import Pinned
+from searchspace.pins import Pinned, agrees
+from searchspace.published import Published
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -30,8 +33,8 @@ DRAWS = 32  # how often in a row an impossible proposal is drawn again
 class Job:
     """One training to be run.
 
-    `number` is its trial number in the ledger; `trial` the configuration's (the search trial that proposed it), `repeat`
-    0 for the search run and 1, 2, … for confirmation; `folder` is relative to the study's.
+    `number` is its trial number in the ledger; `trial` the configuration's (the search trial that proposed
+    it), `repeat` 0 for the search run and 1, 2, … for confirmation; `folder` is relative to the study's.
     """
 
     number: int
@@ -46,7 +49,8 @@ class Job:
 
 
 def seed_for(study_seed: int, values: Mapping[str, Any], repeat: int) -> int:
-    """A 31-bit seed that depends on the study's seed, the configuration and the repeat alone, on every machine."""
+    """A 31-bit seed that depends on the study's seed, the configuration and the repeat alone, on every
+    machine."""
     text = json.dumps([study_seed, dict(values), repeat], sort_keys=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
@@ -65,7 +69,8 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 class Ledger:
     """The trials of one phase ("search" or "confirm"): who runs, what came out, and whether to go on.
 
-    Higher objective values are better. `proposals` makes new trials; without it the ledger only hands out planned ones.
+    Higher objective values are better. `proposals` makes new trials; without it the ledger only hands out
+    planned ones.
     """
 
     def __init__(
@@ -92,14 +97,33 @@ class Ledger:
         trial = self.proposals.ask(self.study)
         return self._job(self._trials()[trial.number])
 
-    def plan(self, entries: Iterable[Job]) -> None:
-        """Write down jobs to be handed out in this order (once; a reopened plan is kept)."""
-        for job in entries:
-            attributes = {k: v for k, v in asdict(job).items() if k != "number"}
-            self.study.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=attributes))
+    def plan(self, jobs: Iterable[Job]) -> None:
+        """Write down jobs to be handed out in this order; those already written down are kept as they are."""
+        known = {
+            (t.user_attrs["trial"], t.user_attrs["repeat"])
+            for t in self._trials()
+            if "repeat" in t.user_attrs
+        }
+        for job in jobs:
+            if (job.trial, job.repeat) not in known:
+                attributes = {k: v for k, v in asdict(job).items() if k != "number"}
+                self.study.add_trial(
+                    optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=attributes)
+                )
+
+    def enqueue(self, rows: Iterable[Published], at_most: int) -> None:
+        """Have the papers' own configurations run first, the first `at_most` that the pins and the clips
+        allow (once)."""
+        assert self.proposals is not None, "a ledger of planned jobs proposes nothing"
+        known = {t.user_attrs.get("origin") for t in self._trials()}
+        starts = list(itertools.islice(self.proposals.warm_starts(rows), at_most))
+        for origin, values in starts:
+            if origin not in known:
+                self.study.enqueue_trial(values, user_attrs={"origin": origin})
 
     def unfinished(self) -> list[Job]:
-        """Jobs that were running when the last driver ended. Proposals it never wrote down whole are told FAIL."""
+        """Jobs that were running when the last driver ended. Proposals it never wrote down whole are told
+        FAIL."""
         jobs = []
         for trial in self._trials(TrialState.RUNNING):
             if "values" in trial.user_attrs:
@@ -114,8 +138,8 @@ class Ledger:
     def report(self, job: Job, epoch: int, value: float) -> str | None:
         """Write down the objective after `epoch`; the reason to stop the trial there, or None to go on.
 
-        The verdict is written before the value: an epoch the ledger knows has been judged, and is not judged again (a
-        second report of it repeats the verdict) when more trials have come to its rung in between.
+        The verdict is written before the value: an epoch the ledger knows has been judged, and is not judged
+        again (a second report of it repeats the verdict) when more trials have come to its rung in between.
         """
         known = self._trials()[job.number]
         if epoch in known.intermediate_values:
@@ -136,9 +160,9 @@ class Ledger:
     ) -> None:
         """Tell what became of a job, once: a job already finished stays as it is.
 
-        `outcome` is COMPLETE, PRUNED, DIVERGED or FAIL. COMPLETE takes its value from the last report. A DIVERGED trial is
-        told PRUNED with NaN as its last value, so that the sampler counts it among the worst instead of not at all; FAIL
-        is for the machine's faults.
+        `outcome` is COMPLETE, PRUNED, DIVERGED or FAIL. COMPLETE takes its value from the last report. A
+        DIVERGED trial is told PRUNED with NaN as its last value, so that the sampler counts it among the
+        worst instead of not at all; FAIL is for the machine's faults.
         """
         trial = self._trials()[job.number]
         if trial.state.is_finished():
@@ -205,9 +229,10 @@ class Ledger:
 class Proposals:
     """How the search makes new trials.
 
-    `suggest(trial)` gives the family's knobs; `complete(knobs)` adds every default (and raises ValueError for a
-    combination that can't be built); `sampler(seed)` makes a sampler. A fresh sampler is made for each trial from (study
-    seed, trial number), so that what is proposed depends on the study's history and not on when the driver was restarted.
+    `suggest(trial)` gives the family's knobs; `complete(knobs)` adds every default (and raises ValueError for
+    a combination that can't be built); `sampler(seed)` makes a sampler. A fresh sampler is made for each
+    trial from (study seed, trial number), so that what is proposed depends on the study's history and not on
+    when the driver was restarted.
     """
 
     suggest: Callable[[Any], dict[str, Any]]
@@ -257,8 +282,27 @@ class Proposals:
         fixed = {name: pin for name, pin in self.pins.items() if not isinstance(pin, tuple)}
         return self.complete(fixed | suggested)
 
+    def warm_starts(self, rows: Iterable[Published]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(origin, every knob) of the published rows that agree with the pins and can be built, each
+        configuration once."""
+        fixed = {name: pin for name, pin in self.pins.items() if not isinstance(pin, tuple)}
+        seen: list[dict[str, Any]] = []
+        for row in rows:
+            if not row.warm_start or not agrees(row.values, self.pins):
+                continue
+            try:
+                values = self.complete(fixed | dict(row.values))
+            except ValueError:  # these clips are too short for it, say
+                continue
+            if values not in seen:
+                seen.append(values)
+                changed = ", ".join(f"{name}={pin}" for name, pin in fixed.items() if name not in row.values)
+                source = f"published: {row.paper}, Table {row.table}, {row.row}"
+                yield source + (f", with {changed}" if changed else ""), values
+
     def check(self) -> dict[str, Any]:
-        """A random configuration. Raises ValueError if the pins leave no valid point (DRAWS draws without one)."""
+        """A random configuration. Raises ValueError if the pins leave no valid point (DRAWS draws without
+        one)."""
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
         for _ in range(DRAWS):
             try:
@@ -269,7 +313,8 @@ class Proposals:
 
 
 def confirmation(finalists: Iterable[Job], seeds: int, study_seed: int) -> list[Job]:
-    """Jobs that re-run each finalist at full length over fresh seeds, the first seed of all before the second of any."""
+    """Jobs that re-run each finalist at full length over fresh seeds, the first seed of all before the second
+    of any."""
     return [
         Job(
             number=-1,

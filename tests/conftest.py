@@ -1,4 +1,5 @@
-"""Generated shard sets shared by all tests, and one thread for each of them: two runs of a test must agree bit for bit."""
+"""Generated shard sets shared by all tests, and one thread for each of them: two runs of a test must agree
+bit for bit."""
 
 from __future__ import annotations
 

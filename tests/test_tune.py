@@ -228,7 +228,8 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path: Path) -> None:
-    """One warm process against two Ray Train workers: same seed, same global batches, same curve within rounding."""
+    """One warm process against two Ray Train workers: same seed, same global batches, same curve within
+    rounding."""
     import ray
 
     from trainables.progress import Progress

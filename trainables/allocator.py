@@ -1,4 +1,5 @@
-"""Memory of a training process on a CPU: freed pages are kept for the next step instead of given back to the system."""
+"""Memory of a training process on a CPU: freed pages are kept for the next step instead of given back to the
+system."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ NEVER = -1
 def keep_freed_pages() -> bool:
     """Tell glibc to serve large tensors from its heap and keep what is freed; False on another C library.
 
-    By default every activation above 32 MB is mapped fresh and unmapped again: a step of TinyCNN on 64 clips of 10 s then spends more
-    than half of its time in page faults (measured: 49 against 108 clips/s on one core). The process keeps its peak size.
+    By default every activation above 32 MB is mapped fresh and unmapped again: a step of TinyCNN on 64 clips
+    of 10 s then spends more than half of its time in page faults (measured: 49 against 108 clips/s on one
+    core). The process keeps its peak size.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

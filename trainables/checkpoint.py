@@ -1,7 +1,7 @@
 """A run on disk: safetensors for numbers, JSON for the rest, never a pickle.
 
-A checkpoint folder is written beside its place and renamed into it, so that a kill at any moment leaves either the
-old one or the new one whole. `load` reads only what `save` wrote.
+A checkpoint folder is written beside its place and renamed into it, so that a kill at any moment leaves
+either the old one or the new one whole. `load` reads only what `save` wrote.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class CheckpointError(ValueError):
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write `tensors` and `state` to `folder`, replacing what is there in one step. Raises OSError on a full disk."""
+    """Write `tensors` and `state` to `folder`, replacing what is there in one step. Raises OSError on a full
+    disk."""
     folder = Path(folder)
     fresh, stale = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     for leftover in (fresh, stale):
@@ -48,7 +49,8 @@ def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) 
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors on the CPU, state). A kill between the two renames of `save` leaves `folder.new` whole: it is taken.
+    """(tensors on the CPU, state). A kill between the two renames of `save` leaves `folder.new` whole: it is
+    taken.
 
     Raises CheckpointError if there is none or it is damaged.
     """
@@ -73,7 +75,8 @@ def exists(folder: Path) -> bool:
 def flatten_optimiser(optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimiser's state as named tensors ("3/exp_avg") and plain values, ready for `save`."""
     state = optimiser.state_dict()
-    tensors, plain = {}, {}
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
     for index, slots in state["state"].items():
         for slot, value in slots.items():
             (tensors if torch.is_tensor(value) else plain)[f"{index}/{slot}"] = value

@@ -39,12 +39,13 @@ def train_epoch(
     autocast: torch.dtype | None = None,
     generator: torch.Generator | None = None,
 ) -> dict[str, float]:
-    """One pass over `batches`; returns clip-weighted means "loss", "loss/<term>" (weighted) and "term/<term>" (raw),
-    "clips_per_second", "data_wait" (share of the time spent waiting for data) and "seconds".
+    """One pass over `batches`; returns clip-weighted means "loss", "loss/<term>" (weighted) and "term/<term>"
+    (raw), "clips_per_second", "data_wait" (share of the time spent waiting for data) and "seconds".
 
-    `learning_rate` maps the number of optimiser updates done so far (`first_update` at the start) to a rate. Gradients of
-    `accumulate` batches make one update; the last group may be shorter, and is averaged over what it holds. `steps` is how
-    many batches are coming. `mixup` is α of Beta(α, α). In a process group, gradients are averaged over clips, not ranks.
+    `learning_rate` maps the number of optimiser updates done so far (`first_update` at the start) to a rate.
+    Gradients of `accumulate` batches make one update; the last group may be shorter, and is averaged over
+    what it holds. `steps` is how many batches are coming. `mixup` is α of Beta(α, α). In a process group,
+    gradients are averaged over clips, not ranks.
     Raises Diverged as soon as a loss is not finite.
     """
     started = time.perf_counter()
@@ -101,7 +102,8 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    scores, sums, clips = Scores(), {}, 0
+    sums: dict[str, Tensor] = {}
+    scores, clips = Scores(), 0
     try:
         for batch in batches:
             with _autocast(batch.waveform.device, autocast):
@@ -117,7 +119,8 @@ def evaluate(
 
 
 def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) -> Batch:
-    """Mixup (Zhang et al. 2018) of waveforms and labels with one λ ~ Beta(α, α) per clip and partners drawn from the batch.
+    """Mixup (Zhang et al. 2018) of waveforms and labels with one λ ~ Beta(α, α) per clip and partners drawn
+    from the batch.
 
     A mixture is of unknown scene or event where either clip is: its scene row becomes zeros.
     """
@@ -143,7 +146,8 @@ def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) ->
 def warmup_cosine(
     lr: float, schedule: str, warmup_updates: float, all_updates: int
 ) -> Callable[[int], float]:
-    """Update number (0-based) → learning rate: linear warm-up, then constant ("none") or a half cosine to zero."""
+    """Update number (0-based) → learning rate: linear warm-up, then constant ("none") or a half cosine to
+    zero."""
 
     def rate(update: int) -> float:
         if update < warmup_updates:
@@ -206,7 +210,8 @@ def _sync_only_if(model: object, last_of_group: bool) -> AbstractContextManager:
 
 
 def _share(batch: Batch) -> float | Tensor:
-    """What this rank's mean loss must be multiplied with for DDP's mean over ranks to be the mean over the step's clips."""
+    """What this rank's mean loss must be multiplied with for DDP's mean over ranks to be the mean over the
+    step's clips."""
     if _world() == 1:
         return 1.0
     clips = torch.tensor(float(len(batch)), device=batch.waveform.device)
@@ -230,7 +235,8 @@ def _refuse_non_finite(terms: Mapping[str, Tensor]) -> None:
 def _means_over_ranks(
     sums: Mapping[str, Tensor], clips: int, names: list[str] | None = None
 ) -> tuple[dict[str, float], int]:
-    """Clip-weighted means of the terms and the number of clips, over all ranks; a rank without clips adds zeros."""
+    """Clip-weighted means of the terms and the number of clips, over all ranks; a rank without clips adds
+    zeros."""
     names = names or list(sums)
     if not names:
         return {}, 0

@@ -28,8 +28,8 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """(model in eval mode on the CPU, its description) from a folder `export_best` wrote.
 
-    The description holds "family", "values", "scenes", "events", "audio" {sample_rate Hz, channels, samples}, "run" and
-    "metrics". Raises FileNotFoundError if the folder holds no model.
+    The description holds "family", "values", "scenes", "events", "audio" {sample_rate Hz, channels, samples},
+    "run" and "metrics". Raises FileNotFoundError if the folder holds no model.
     """
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file() or not (folder / DESCRIPTION).is_file():
@@ -71,8 +71,8 @@ def export_best(study: Path, family_name: str, index: Index) -> Path | None:
 
 
 def winning_run(runs: pd.DataFrame) -> dict[str, Any] | None:
-    """The run to keep: of the configuration with the best mean validation score among the confirmed, its best seed by
-    validation; without confirmed runs, the best search run. The test split has no say."""
+    """The run to keep: of the configuration with the best mean validation score among the confirmed, its best
+    seed by validation; without confirmed runs, the best search run. The test split has no say."""
     if runs.empty:
         return None
     complete = runs[runs["state"] == "COMPLETE"]

@@ -23,8 +23,8 @@ CHECKPOINT_EVERY = 60.0  # seconds between checkpoints: a killed run repeats at 
 
 
 class RunFolder:
-    """Drives a `Run` epoch by epoch, keeping its folder such that a kill at any moment loses at most the work since the
-    last checkpoint. `writer` is False on every rank but the first of a data-parallel run."""
+    """Drives a `Run` epoch by epoch, keeping its folder such that a kill at any moment loses at most the work
+    since the last checkpoint. `writer` is False on every rank but the first of a data-parallel run."""
 
     def __init__(self, path: Path, run: Run, provenance: Mapping[str, Any], *, writer: bool = True) -> None:
         self.path, self.run, self.writer = Path(path), run, writer
@@ -51,7 +51,8 @@ class RunFolder:
         return self.run.epoch >= self.run.epochs
 
     def next_epoch(self) -> dict[str, float]:
-        """Train, validate, write down; the epoch's metrics with "epoch" among them. A finished run repeats its last line."""
+        """Train, validate, write down; the epoch's metrics with "epoch" among them. A finished run repeats
+        its last line."""
         if self.finished:
             return read_epochs(self.path)[-1]
         metrics = {"epoch": self.run.epoch + 1, **self.run.next_epoch()}
@@ -88,7 +89,8 @@ class RunFolder:
         return self.path / "checkpoint"
 
     def _forget_after(self, epoch: int) -> None:
-        """Drop lines the checkpoint does not know (and a torn last one): those epochs will be run and written again."""
+        """Drop lines the checkpoint does not know (and a torn last one): those epochs will be run and written
+        again."""
         kept = [json.dumps(line) + "\n" for line in read_epochs(self.path) if line["epoch"] <= epoch]
         fresh = self.path / "epochs.jsonl.new"
         fresh.write_text("".join(kept))
@@ -115,5 +117,6 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _numbers(values: Any, count: int) -> list[float | None]:
-    """One number for each of `count` events, None where there is none (all of them, in a model without an event branch)."""
+    """One number for each of `count` events, None where there is none (all of them, in a model without an
+    event branch)."""
     return [None if math.isnan(v) else float(v) for v in values] or [None] * count

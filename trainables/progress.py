@@ -16,10 +16,11 @@ from searchspace.study import Job
 
 
 class Progress:
-    """Live view of one phase. `jobs` is how many runs it has in all, `already` how many of them an earlier driver ended.
+    """Live view of one phase. `jobs` is how many runs it has in all, `already` how many of them an earlier
+    driver ended.
 
-    On a terminal: one line a running trial, then best so far, elapsed and remaining. Elsewhere: a plain line whenever
-    a trial ends.
+    On a terminal: one line a running trial, then best so far, elapsed and remaining. Elsewhere: a plain line
+    whenever a trial ends.
     """
 
     def __init__(self, phase: str, jobs: int, epochs: int, *, already: int = 0, stream: Any = None) -> None:

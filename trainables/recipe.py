@@ -16,7 +16,8 @@ from trainables.registry import config_from, family
 
 @dataclass(frozen=True)
 class Recipe:
-    """Defaults are those of cSEM's CNN models (Hou et al. 2023, §IV; released loops): Adam 1e-3, batch 64, no schedule.
+    """Defaults are those of cSEM's CNN models (Hou et al. 2023, §IV; released loops): Adam 1e-3, batch 64, no
+    schedule.
 
     optimiser      adam | adamw | radam
     lr             learning rate after warm-up
@@ -51,10 +52,11 @@ class Recipe:
 
 
 def configure(family_name: str, values: Mapping[str, Any]) -> tuple[Any, Recipe]:
-    """Split one flat dict of knobs into the family's config and the recipe; knobs not named keep their defaults.
+    """Split one flat dict of knobs into the family's config and the recipe; knobs not named keep their
+    defaults.
 
-    Strings (from a command line) are parsed by the knob's type. Raises ValueError for an unknown family or knob, or a
-    value out of range, naming what is accepted.
+    Strings (from a command line) are parsed by the knob's type. Raises ValueError for an unknown family or
+    knob, or a value out of range, naming what is accepted.
     """
     recipe_knobs = [f.name for f in fields(Recipe)]
     family_knobs = [f.name for f in fields(family(family_name).config)]
@@ -66,7 +68,8 @@ def configure(family_name: str, values: Mapping[str, Any]) -> tuple[Any, Recipe]
 def complete(
     family_name: str, values: Mapping[str, Any], labels: LabelSpace, audio: AudioFormat
 ) -> dict[str, Any]:
-    """Every knob of a configuration, defaults included. Raises ValueError if it can't be built for these clips."""
+    """Every knob of a configuration, defaults included. Raises ValueError if it can't be built for these
+    clips."""
     config, recipe = configure(family_name, values)
     with torch.device("meta"):  # shapes are checked, nothing is allocated
         family(family_name).build(config, labels, audio)
@@ -74,7 +77,8 @@ def complete(
 
 
 def parse_pins(family_name: str, settings: Mapping[str, str]) -> dict[str, Any]:
-    """Values for knobs named on a command line, by the knobs' types; "a,b" becomes the tuple of choices (a, b).
+    """Values for knobs named on a command line, by the knobs' types; "a,b" becomes the tuple of choices (a,
+    b).
 
     Raises ValueError naming the knob, the value and what is accepted.
     """

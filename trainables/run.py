@@ -1,6 +1,7 @@
 """One training run: everything it owns, one epoch at a time.
 
-The warm Tune trial, the Ray Train worker and `python -m trainables.train` all drive this class; none trains by itself.
+The warm Tune trial, the Ray Train worker and `python -m trainables.train` all drive this class; none trains
+by itself.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ EVAL_BATCH = 64  # clips a validation step; has no influence on the numbers
 class Run:
     """A model, its optimiser and its place in the data.
 
-    `values` are knobs by name; knobs not named keep their defaults. `epochs` is the full length (the schedule's end),
-    `epoch` how many are done. Two runs of the same values, seed and world on one machine give the same numbers, and a
-    run loaded from a checkpoint goes on as if it had never stopped (bit for bit on a CPU): every random draw of an epoch
-    comes from (seed, epoch, rank), so there is no generator state to keep.
-    With `world` > 1 a torch process group must be up; gradients, batch normalisation and metrics then span all ranks.
+    `values` are knobs by name; knobs not named keep their defaults. `epochs` is the full length (the
+    schedule's end), `epoch` how many are done. Two runs of the same values, seed and world on one machine
+    give the same numbers, and a run loaded from a checkpoint goes on as if it had never stopped (bit for bit
+    on a CPU): every random draw of an epoch comes from (seed, epoch, rank), so there is no generator state to
+    keep. With `world` > 1 a torch process group must be up; gradients, batch normalisation and metrics then
+    span all ranks.
     """
 
     def __init__(
@@ -125,7 +127,8 @@ class Run:
         return losses | scores.compute(), scores
 
     def save(self, folder: Path) -> None:
-        """Everything needed to go on, to `folder`, in one step (rank 0 calls it); after the last epoch, the model alone."""
+        """Everything needed to go on, to `folder`, in one step (rank 0 calls it); after the last epoch, the
+        model alone."""
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         state = self._identity() | {"epoch": self.epoch}
         if self.epoch < self.epochs:
@@ -134,7 +137,8 @@ class Run:
         checkpoint.save(folder, tensors, state)
 
     def load(self, folder: Path) -> None:
-        """Go on from `folder`. Raises CheckpointError if it belongs to another run (values, seed, length or data)."""
+        """Go on from `folder`. Raises CheckpointError if it belongs to another run (values, seed, length or
+        data)."""
         tensors, state = checkpoint.load(folder)
         for name, ours in self._identity().items():
             if state.get(name) != ours:
@@ -156,8 +160,9 @@ class Run:
         }
 
     def _normalise_features(self, folder: Path | None) -> None:
-        """Training-set statistics into the front end; they depend on the data and the front end alone, so are kept."""
-        frontend = self.model.frontend
+        """Training-set statistics into the front end; they depend on the data and the front end alone, so are
+        kept."""
+        frontend: Any = self.model.frontend
         name = hashlib.sha256(f"{self.source.index.checksum} {frontend}".encode()).hexdigest()[:16]
         kept = folder / f"statistics-{name}.json" if folder else None
         if kept and kept.is_file():
@@ -197,7 +202,8 @@ def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Several trials may write the same statistics at once: each writes its own file and renames it into place."""
+    """Several trials may write the same statistics at once: each writes its own file and renames it into
+    place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as handle:
         handle.write(text)

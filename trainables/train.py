@@ -2,8 +2,8 @@
 
     python -m trainables.train csem --data SHARDS --set backbone=tinycnn lr=0.002 --epochs 27 --seed 3
 
-Shows one line an epoch. With --out the run is kept as a run folder (epochs.jsonl, checkpoint/), and started again with the
-same arguments it goes on from its checkpoint. The test split is read only with --test.
+Shows one line an epoch. With --out the run is kept as a run folder (epochs.jsonl, checkpoint/), and started
+again with the same arguments it goes on from its checkpoint. The test split is read only with --test.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One trial as Ray Tune runs it, and the thin layer through which Tune asks the study's ledger what to do.
 
-Optuna decides, Ray executes, one store remembers: Tune's searcher and scheduler here hold no knowledge of their own. What
-was proposed, reported and stopped is in the ledger (searchspace.study), what was computed in the run folders; Tune's own
-experiment state is never restored.
+Optuna decides, Ray executes, one store remembers: Tune's searcher and scheduler here hold no knowledge of
+their own. What was proposed, reported and stopped is in the ledger (searchspace.study), what was computed in
+the run folders; Tune's own experiment state is never restored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ RETRIES = 2  # a trial whose process died is started again this often, from its 
 
 @dataclass(frozen=True)
 class Place:
-    """Where and with what every trial of a study runs. `cache` None streams. `threads` are torch's in a trial's process."""
+    """Where and with what every trial of a study runs. `cache` None streams. `threads` are torch's in a
+    trial's process."""
 
     family: str
     data: str
@@ -71,7 +72,8 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
 
 
 def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
-    """One epoch, as both runners report it: metrics, "epoch", "parameters"; "diverged" with the reason where it did.
+    """One epoch, as both runners report it: metrics, "epoch", "parameters"; "diverged" with the reason where
+    it did.
 
     A confirmation run reads the test split after its last epoch.
     """
@@ -89,15 +91,21 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
 
 
 class WarmTrial(tune.Trainable):
-    """A trial in one process that stays: torch, the model code and the data cache are ready for the next one."""
+    """A trial in one process that stays: torch, the model code and the data cache are ready for the next one.
+
+    `setup` touches no file. Tune may start a process for a trial and then give the trial to one that has become free; the
+    late one still runs its `setup`, while the other is training in the same run folder.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.job, place = Job(**config["job"]), Place(**config["place"])
-        torch.set_num_threads(place.threads)
-        keep_freed_pages()
-        self.folder = open_run(self.job, place, device="cuda" if place.gpus > 0 else "cpu")
+        self.job, self.place = Job(**config["job"]), Place(**config["place"])
+        self.folder: RunFolder | None = None
 
     def step(self) -> dict[str, Any]:
+        if self.folder is None:
+            torch.set_num_threads(self.place.threads)
+            keep_freed_pages()
+            self.folder = open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
         result = advance(self.folder, self.job)
         return result | {"done": self.folder.finished or "diverged" in result}
 
@@ -107,10 +115,11 @@ class WarmTrial(tune.Trainable):
 
 
 class Conductor:
-    """Turns what Tune asks and tells into calls on a ledger. One per phase; knows nothing of Ray's classes."""
+    """Turns what Tune asks and tells into calls on a ledger. One per phase; knows nothing of Ray's
+    classes."""
 
-    def __init__(self, ledger: Ledger, place: Place, progress: Progress) -> None:
-        self.ledger, self.place, self.progress = ledger, place, progress
+    def __init__(self, ledger: Ledger, place: Place, progress: Progress, ended: Callable[[], None]) -> None:
+        self.ledger, self.place, self.progress, self.ended = ledger, place, progress, ended
         self.live: dict[str, Job] = {}
         self.began: dict[str, float] = {}
         self.verdicts: dict[str, tuple[str, str]] = {}
@@ -149,7 +158,8 @@ class Conductor:
             self._finish(job, "FAIL", error, {}, time.monotonic() - self.began.pop(trial_id))
 
     def _judge(self, job: Job, metrics: Mapping[str, Any]) -> tuple[str, str] | None:
-        """(outcome, reason) if the epoch is the trial's last, for another reason than its length; else None."""
+        """(outcome, reason) if the epoch is the trial's last, for another reason than its length; else
+        None."""
         if "diverged" in metrics:
             return "DIVERGED", str(metrics["diverged"])
         value = float(metrics[self.place.objective])
@@ -166,9 +176,11 @@ class Conductor:
         details = {"metrics": shown, "parameters": metrics.get("parameters"), "seconds": round(seconds, 2)}
         self.ledger.finish(job, outcome, reason, details)
         self.progress.finished(job, outcome, reason)
+        self.ended()
 
     def _caught_up(self, job: Job) -> bool:
-        """Report what the run folder knows and the ledger missed in the crash; True if that already ends the job."""
+        """Report what the run folder knows and the ledger missed in the crash; True if that already ends the
+        job."""
         for line in read_epochs(Path(self.place.study) / job.folder):
             verdict = self._judge(job, line)
             if verdict:
@@ -221,15 +233,43 @@ class _TellLedger(FIFOScheduler):
         self.conductor.fail(trial.trial_id, str(error).strip().splitlines()[-1] if error else "unknown error")
 
 
-def run_phase(ledger: Ledger, place: Place, progress: Progress, *, concurrent: int, cpus: float) -> None:
-    """Run a ledger's jobs until it has no more, `concurrent` at a time, each with `cpus` CPUs and `place.gpus` GPUs.
+def trials_at_once(have: Mapping[str, float], workers: int, cpus: float, gpus: float) -> int:
+    """How many trials of `workers` workers with `cpus` CPUs and `gpus` GPUs each a cluster with the resources
+    `have` holds.
+
+    Raises ValueError with the sums if it can't hold one.
+    """
+    fits = []
+    for kind, each in (("CPU", cpus), ("GPU", gpus)):
+        if each * workers > have.get(kind, 0.0):
+            raise ValueError(
+                f"a trial needs {workers} x {each:g} = {workers * each:g} {kind}s, the cluster has "
+                f"{have.get(kind, 0.0):g}"
+            )
+        if each:
+            fits.append(int((have[kind] + 1e-6) // (each * workers)))
+    return min(fits)
+
+
+def run_phase(
+    ledger: Ledger,
+    place: Place,
+    progress: Progress,
+    *,
+    concurrent: int,
+    cpus: float,
+    ended: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a ledger's jobs until it has no more, `concurrent` at a time, each with `cpus` CPUs and
+    `place.gpus` GPUs.
 
     With `place.workers` > 1 each trial is a Ray Train group of that many workers, each with those resources.
+    `ended` is called after each job.
     """
     from trainables.worker import data_parallel_trial
 
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    conductor = Conductor(ledger, place, progress)
+    conductor = Conductor(ledger, place, progress, ended)
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
     if place.workers == 1:
         trainable = tune.with_resources(WarmTrial, {"cpu": cpus, "gpu": place.gpus})

@@ -1,4 +1,5 @@
-"""A data-parallel trial: a Tune function that runs a Ray Train worker group with the same engine and run folder."""
+"""A data-parallel trial: a Tune function that runs a Ray Train worker group with the same engine and run
+folder."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from trainables.trial import Place, advance, open_run
 
 
 def data_parallel_trial(config: dict[str, Any], *, cpus: float) -> None:
-    """Run one job on `place.workers` workers with `cpus` CPUs (and `place.gpus` GPUs) each; rank 0 reports every epoch."""
+    """Run one job on `place.workers` workers with `cpus` CPUs (and `place.gpus` GPUs) each; rank 0 reports
+    every epoch."""
     place = Place(**config["place"])
     TorchTrainer(
         work,
@@ -29,7 +31,7 @@ def data_parallel_trial(config: dict[str, Any], *, cpus: float) -> None:
         run_config=train.RunConfig(
             name=config["job"]["folder"].replace("/", "-"),
             storage_path=f"{place.study}/.ray/train",
-            callbacks=[TuneReportCallback()],
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Ray declares two Callback classes
         ),
     ).fit()
 

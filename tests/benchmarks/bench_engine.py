@@ -1,10 +1,11 @@
 """Our epoch against a plain PyTorch loop on the same model and the same tensors.
 
-    python tests/benchmarks/bench_engine.py [--backbone tinycnn] [--clips 640] [--seconds 2] [--repeats 5] [--device cpu]
+    python tests/benchmarks/bench_engine.py [--backbone tinycnn] [--clips 640] [--seconds 2] [--repeats 5]
+    [--device cpu]
 
-Both train `--clips` generated clips in batches of 64 with Adam, clipping and the same loss terms; ours also logs every term, times
-the data, checks every loss for NaN and can accumulate, mix and schedule. Prints the ratio of the medians (ours / plain
-speed; 1 is equal, the target is at least 0.95).
+Both train `--clips` generated clips in batches of 64 with Adam, clipping and the same loss terms; ours also
+logs every term, times the data, checks every loss for NaN and can accumulate, mix and schedule. Prints the
+ratio of the medians (ours / plain speed; 1 is equal, the target is at least 0.95).
 """
 
 from __future__ import annotations
@@ -83,14 +84,18 @@ def main(request: Request) -> None:
 
     def ours() -> None:
         train_epoch(
-            ours_model.train(), list(ours_model.parameters()), fam.terms(config), fam.weights(config), batches, ours_optimiser,
-            learning_rate=lambda update: 1e-3, first_update=0, steps=len(batches), clip_norm=5.0,
+            ours_model.train(), list(ours_model.parameters()), fam.terms(config), fam.weights(config),
+            batches, ours_optimiser, learning_rate=lambda update: 1e-3, first_update=0, steps=len(batches),
+            clip_norm=5.0,
         )  # fmt: skip
 
     (ours_model, ours_optimiser), (plain_model, plain_optimiser) = fresh(), fresh()
     times: dict[str, list[float]] = {"ours": [], "plain": []}
     for repeat in range(request.repeats + 1):
-        for name, run in (("ours", ours), ("plain", lambda: plain_epoch(plain_model, batches, plain_optimiser))):
+        for name, run in (
+            ("ours", ours),
+            ("plain", lambda: plain_epoch(plain_model, batches, plain_optimiser)),
+        ):
             started = time.perf_counter()
             run()
             if request.device == "cuda":
@@ -100,7 +105,10 @@ def main(request: Request) -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(f"{request}")
     for name, median in medians.items():
-        print(f"{name:6s} {median:7.3f} s an epoch, {len(batches) * size / median:8.0f} clips/s  ({[round(t, 3) for t in times[name]]})")
+        speed = len(batches) * size / median
+        print(
+            f"{name:6s} {median:7.3f} s an epoch, {speed:8.0f} clips/s  {[round(t, 3) for t in times[name]]}"
+        )
     print(f"ours / plain speed: {medians['plain'] / medians['ours']:.3f}")
 
 

@@ -2,13 +2,15 @@
 
     python tests/benchmarks/bench_trials.py [--trials 20]
 
-Runs `--trials` trials of one short epoch through the real program path (Ledger, WarmTrial, Tune with actor reuse) and as many of a
-trivial Tune function trainable, one at a time, in one Ray session. A trial's start is the time from Tune asking for it to
-its first line of training code: model, front end and data included. Target: at most 0.1 s after the first.
+Runs `--trials` trials of one short epoch through the real program path (Ledger, WarmTrial, Tune with actor
+reuse) and as many of a trivial Tune function trainable, one at a time, in one Ray session. A trial's start is
+the time from Tune asking for it to its first line of training code: model, front end and data included.
+Target: at most 0.1 s after the first.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import statistics
 import tempfile
@@ -43,9 +45,8 @@ def ours(folder: Path, trials: int) -> tuple[list[float], float]:
     values = {"backbone": "tinycnn", "framework": "csem", "width": 0.25}
     ledger.plan([Job(-1, n, 0, "bench", values, n, 1, f"runs/t{n:04d}-r0") for n in range(trials)])
     place = Place("csem", str(folder / "shards"), str(folder), "val/scene_accuracy", str(folder / "cache"))
-    progress = Progress("bench", trials, 1, stream=open(os.devnull, "w"))
     started = time.perf_counter()
-    with progress:
+    with Progress("bench", trials, 1, stream=io.StringIO()) as progress:
         run_phase(ledger, place, progress, concurrent=1, cpus=1)
     wall = time.perf_counter() - started
     rows = ledger.rows()
@@ -55,6 +56,7 @@ def ours(folder: Path, trials: int) -> tuple[list[float], float]:
 
 def function_trainable(trials: int) -> list[float]:
     """Seconds from one result to the next of a trivial function trainable, as Tune starts it by default."""
+
     def trivial(config: dict[str, Any]) -> None:
         tune.report({"begun": time.time()})
 
@@ -74,10 +76,11 @@ def main(request: Request) -> None:
         each, wall = ours(Path(folder), request.trials)
     function = function_trainable(request.trials)
     warm, cold = statistics.median(each[1:]), each[0]
-    print(f"ours: first trial {cold:.2f} s, later ones {warm:.3f} s each beside their training (start, validation, checkpoint, ledger)")
-    print(f"      {[round(t, 3) for t in each]}; wall {wall:.1f} s")
-    print(f"function trainable: first {function[0]:.2f} s, later ones {statistics.median(function[1:]):.3f} s each")
-    print(f"function / ours: {statistics.median(function[1:]) / warm:.1f}")
+    other = statistics.median(function[1:])
+    print("seconds of a trial beside its training (start, validation, checkpoint, ledger)")
+    print(f"ours: first {cold:.2f}, later ones {warm:.3f}; {[round(t, 3) for t in each]}; wall {wall:.1f}")
+    print(f"function trainable: first {function[0]:.2f}, later ones {other:.3f}")
+    print(f"function / ours: {other / warm:.1f}")
     ray.shutdown()
 
 

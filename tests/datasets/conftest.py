@@ -15,18 +15,16 @@ from datasets.shards import Index
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """43 training, 17 validation and 10 test clips of a quarter of a second, in several shards each. Read only."""
+    """43 training, 17 validation and 10 test clips of 0.25 s, training in several shards. Read only."""
     out = tmp_path_factory.mktemp("tiny") / "shards"
     index = synthetic.build(out, train=43, val=17, test=10, seconds=0.25, sample_rate=8000, shard_bytes=25000)
     assert len(index.splits["train"].shards) > 3
     return index
 
 
-
-
 @pytest.fixture
 def tau_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder laid out like TAU2019: 2 scenes x 4 locations x 3 segments, of which the last is in no list."""
+    """Makes a folder like TAU2019's: 2 scenes x 4 locations x 3 segments, the last of each in no list."""
 
     def make(name: str = "source", subtype: str = "PCM_16", val: bool = True, rate: int = 8000) -> Path:
         root = tmp_path / name

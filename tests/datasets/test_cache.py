@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_decode import encoded
 
 from datasets import cache
 from datasets.cache import CachedSplit, CacheError, open_cached
 from datasets.memory import WaveformMemory
 from datasets.shards import Index, ShardError, read_members
-from test_decode import encoded
 
 
 def damaged_copy(tiny: Index, to: Path, old: bytes, new: bytes) -> Index:

@@ -14,7 +14,9 @@ WANTED = ClipFormat(8000, 1, 800)
 LABELS = ClipLabels("park", ("bird",), None, None)
 
 
-def encoded(sound: np.ndarray, container: str = "FLAC", subtype: str | None = "PCM_16", rate: int = 8000) -> bytes:
+def encoded(
+    sound: np.ndarray, container: str = "FLAC", subtype: str | None = "PCM_16", rate: int = 8000
+) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, sound, rate, format=container, subtype=subtype)
     return file.getvalue()
@@ -30,7 +32,9 @@ def members(suffix: str = "flac", data: bytes | None = None, **more: bytes) -> d
     return {"json": LABELS.to_json(), suffix: encoded(tone()) if data is None else data, **more}
 
 
-def decode(found: dict[str, bytes], wanted: ClipFormat = WANTED, dtype: str = "float32", room: int = 900) -> np.ndarray:
+def decode(
+    found: dict[str, bytes], wanted: ClipFormat = WANTED, dtype: str = "float32", room: int = 900
+) -> np.ndarray:
     out = np.full((wanted.channels, room), 7, dtype=dtype)
     assert decode_clip(found, wanted, out, shard="train-000000.tar", key="k") == LABELS
     return out
@@ -75,15 +79,21 @@ CORRUPT[400:700] = bytes(300)
         (members(data=b"not audio at all"), "Error opening"),
         (members(data=b""), "Error opening"),
         (members(data=encoded(tone(), "WAV")), "the .flac member is WAV audio"),
-        (members(data=encoded(tone(rate=16000), rate=16000)), "has 16000 Hz, 1 channel(s), 1600 samples; the index says 8000"),
-        (members(data=encoded(tone(channels=2))), "has 8000 Hz, 2 channel(s), 800 samples; the index says 8000 Hz, 1 ch"),
+        (
+            members(data=encoded(tone(rate=16000), rate=16000)),
+            "has 16000 Hz, 1 channel(s), 1600 samples; the index says 8000",
+        ),
+        (
+            members(data=encoded(tone(channels=2))),
+            "has 8000 Hz, 2 channel(s), 800 samples; the index says 8000 Hz, 1 ch",
+        ),
         (members(data=encoded(tone(0.2))), "1600 samples; the index says"),
         (members(data=bytes(CORRUPT)), ""),
         (members() | {"json": b"{"}, "Expecting property name"),
         (members() | {"json": b"[1]"}, "labels are a JSON list"),
         (members() | {"json": b" " * (2**20 + 1)}, "member .json has 1048577 bytes, the limit is 1048576"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_names_shard_and_clip(found: dict[str, bytes], message: str) -> None:
     out = np.zeros((1, 900), dtype=np.float32)
     with pytest.raises(ShardError) as error:
@@ -100,7 +110,7 @@ def test_a_header_that_promises_the_moon_allocates_nothing() -> None:
 
 
 @pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
-def test_damage_that_libsndfile_plays_over_is_found(subtype: str) -> None:
+def test_damage_to_a_flac_is_found_by_its_own_checksum(subtype: str) -> None:
     data = encoded(np.random.default_rng(0).normal(0, 0.1, (6000, 2)), subtype=subtype)
     assert flac_intact(data) is True
     for at in (2000, 5000, len(data) - 9):

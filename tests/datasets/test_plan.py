@@ -32,9 +32,13 @@ def test_steps_are_even_and_no_rank_is_left_out(clips: int, batch: int, world: i
 
 
 @given(CLIPS, BATCH, WORLD, st.integers(0, 9), st.integers(0, 9))
-def test_every_training_clip_once_and_equal_steps(clips: int, batch: int, world: int, seed: int, epoch: int) -> None:
+def test_every_training_clip_once_and_equal_steps(
+    clips: int, batch: int, world: int, seed: int, epoch: int
+) -> None:
     assume(clips >= world)
-    ranks = [plan.train_clips(clips, batch, seed=seed, epoch=epoch, rank=r, world=world) for r in range(world)]
+    ranks = [
+        plan.train_clips(clips, batch, seed=seed, epoch=epoch, rank=r, world=world) for r in range(world)
+    ]
     assert {len(steps) for steps in ranks} == {plan.steps(clips, batch, world)}
     seen = np.concatenate([part for steps in ranks for part in steps])
     assert sorted(seen) == list(range(clips))

@@ -24,7 +24,14 @@ from datasets.shards import (
     write_split,
 )
 
-FACTS = {"corpus": "c", "sample_rate": 8000, "channels": 1, "sample_type": "int16", "licence": "l", "citation": ""}
+FACTS = {
+    "corpus": "c",
+    "sample_rate": 8000,
+    "channels": 1,
+    "sample_type": "int16",
+    "licence": "l",
+    "citation": "",
+}
 LABELS = ClipLabels("park", ("bird",), ((0.1, 0.2, "bird"),), "lisbon-1")
 
 
@@ -35,7 +42,9 @@ def samples(count: int, size: int = 3000) -> list[Sample]:
 def make_set(root: Path, count: int = 7) -> Index:
     root.mkdir()
     splits = {"train": write_split(root, "train", samples(count), 8000, shard_bytes=10000)}
-    index = make_index(root, splits, labels=LabelSpace(("park",), ("bird",)), dropped=[("a.wav", "cut off")], **FACTS)
+    index = make_index(
+        root, splits, labels=LabelSpace(("park",), ("bird",)), dropped=[("a.wav", "cut off")], **FACTS
+    )
     index.save()
     return index
 
@@ -48,7 +57,9 @@ def copy_set(index: Index, to: Path) -> Path:
 def test_saved_index_loads_as_it_was(tmp_path: Path) -> None:
     index = make_set(tmp_path / "s")
     assert Index.load(tmp_path / "s") == index
-    assert index.samples == 106 and index.splits["train"].clips == 7 and len(index.splits["train"].shards) == 3
+    assert (
+        index.samples == 106 and index.splits["train"].clips == 7 and len(index.splits["train"].shards) == 3
+    )
     assert index.splits["train"].hours == pytest.approx(sum(100 + i for i in range(7)) / 8000 / 3600)
 
 
@@ -165,7 +176,9 @@ def test_keys_of_any_names(names: list[str]) -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 9))
-def test_byte_range_gives_these_bytes_and_no_others(tmp_path_factory, offset: int, size: int, chunk: int) -> None:
+def test_byte_range_gives_these_bytes_and_no_others(
+    tmp_path_factory, offset: int, size: int, chunk: int
+) -> None:
     path = tmp_path_factory.getbasetemp() / "fifty"
     path.write_bytes(bytes(range(50)))
     with open(path, "rb", buffering=0) as file:

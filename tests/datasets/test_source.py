@@ -48,9 +48,7 @@ def test_an_epoch_is_exact(source: Source, world: int) -> None:
         [len(b) for b in source.train_batches(8, epoch=1, seed=2, rank=r, world=world)] for r in range(world)
     ]
     assert {len(sizes) for sizes in ranks} == {source.steps(8, world)} == {6}
-    every = [
-        b for r in range(world) for b in source.train_batches(8, epoch=1, seed=2, rank=r, world=world)
-    ]
+    every = [b for r in range(world) for b in source.train_batches(8, epoch=1, seed=2, rank=r, world=world)]
     assert sorted(together(every).clip.tolist()) == list(range(43))
 
 

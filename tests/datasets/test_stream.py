@@ -166,8 +166,9 @@ def test_window_is_bounded_by_bytes() -> None:
 
 
 def test_short_clips_end_in_zeros(tmp_path: Path) -> None:
-    from datasets.shards import Sample, make_index, write_split
     from test_decode import encoded
+
+    from datasets.shards import Sample, make_index, write_split
 
     rng = np.random.default_rng(0)
     sounds = [rng.integers(-999, 999, (n, 1)).astype(np.int16) for n in (50, 80)]

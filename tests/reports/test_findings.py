@@ -1,4 +1,4 @@
-"""The sentences, tables and markup of the report: what they say for every state of a study, and that data stays text."""
+"""Sentences, tables and markup: what they say for every state of a study, and that data stays text."""
 
 import json
 import math
@@ -209,8 +209,8 @@ def test_published_rows_beside_ours(tmp_path: Path) -> None:
     assert first.rows[1][7] == "trial 0, the same configuration" and first.rows[0][7] == "trial 0, the winner"
     assert [row[-1] for row in second.rows] == ["its ± is unknown", "other corpus (tau2019, ours is tut2018)"]
     assert findings.beside_papers(judged) == (
-        "Ours is better than 1 and level with 1 of the 2 comparable published rows; 2 rows cannot be compared. "
-        "The configuration of Hou 2023 Table III, cSEM-PANN (trial 0): reproduced."
+        "Ours is better than 1 and level with 1 of the 2 comparable published rows; 2 rows cannot be "
+        "compared. The configuration of Hou 2023 Table III, cSEM-PANN (trial 0): reproduced."
     )
     nothing = study(tmp_path / "b", runs, published=[])
     assert findings.beside_papers(findings.published(nothing, result)) == ""
@@ -298,9 +298,9 @@ def test_data_is_shown_as_text(block: markup.Block) -> None:
 def test_tables_for_a_terminal_stay_in_their_lines() -> None:
     table = tables.Table(("name", "score, %"), (("a\x1b[2J\nb", "1.5"), ("c", "10.0")), frozenset({1}))
     assert tables.as_text(table).splitlines() == [
-        "name       score, %",
-        "a [2J b         1.5",
-        "c              10.0",
+        "name     score, %",
+        "a [2J b       1.5",
+        "c            10.0",
     ]
     assert tables.as_text(table, ("score",)).splitlines()[1] == "     1.5"
 

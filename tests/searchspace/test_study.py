@@ -32,7 +32,8 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def proposals(**changes: Any) -> Proposals:
     options: dict[str, Any] = {
-        "suggest": suggest, "complete": complete, "sampler": SAMPLERS["tpe"], "pins": {}, "trials": 8, "epochs": 9, "seed": 5,
+        "suggest": suggest, "complete": complete, "sampler": SAMPLERS["tpe"], "pins": {}, "trials": 8,
+        "epochs": 9, "seed": 5,
     }  # fmt: skip
     return Proposals(**options | changes)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import resource
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -46,12 +48,19 @@ def test_damage_and_absence_are_named(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "c")
 
 
-def test_a_full_disk_is_an_oserror_and_leaves_the_old_one() -> None:
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("no /dev/full here")
-    with pytest.raises(OSError):
-        checkpoint.save(full / "c", {"a": torch.ones(1)}, {})
+def test_a_write_that_fails_is_an_oserror_and_leaves_the_old_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c", {"a": torch.ones(1)}, {"epoch": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # as on a full disk, the write comes back short
+    try:
+        with pytest.raises(OSError, match="cannot write the checkpoint"):
+            checkpoint.save(tmp_path / "c", {"a": torch.ones(10_000)}, {"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert checkpoint.load(tmp_path / "c")[1] == {"epoch": 1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c"]
 
 
 def test_an_optimiser_comes_back_exactly(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Batch normalisation over the clips of every rank, on any device.
 
-torch's own SyncBatchNorm runs on GPUs only; a data-parallel run on CPUs would otherwise normalise each rank by its own
-clips and so differ from the one-worker run on the same global batch.
+torch's own SyncBatchNorm runs on GPUs only; a data-parallel run on CPUs would otherwise normalise each rank
+by its own clips and so differ from the one-worker run on the same global batch.
 """
 
 from __future__ import annotations
