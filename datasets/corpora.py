@@ -120,7 +120,9 @@ def read_tau_like(
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
+        raise FileNotFoundError(
+            f"{folder}: {'a file, not a folder' if folder.exists() else 'no such folder'}"
+        )
     if not any(folder.iterdir()):
         raise FileNotFoundError(
             f"{folder}: the folder is empty; expected meta.csv, evaluation_setup/ and audio/"

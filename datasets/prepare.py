@@ -16,12 +16,10 @@ import os
 import shutil
 import struct
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +29,7 @@ from tyro.extras import SubcommandApp
 from datasets.corpora import ABOUT, UNKNOWN, Corpus, Recording, Validation, read_tau_like
 from datasets.decode import flac_intact
 from datasets.prefetch import map_ahead
-from datasets.shards import Index, Sample, make_index, unique_keys, write_split
+from datasets.shards import Index, Sample, check_unused, make_index, unfinished, unique_keys, write_split
 
 # How a sample format is kept: (extension, libsndfile format, subtype, numpy type that loses nothing).
 KEEP = {
@@ -80,38 +78,33 @@ def prepare(
         raise ValueError(f"--jobs {jobs}: at least 1")
     _check_out(out)
     files = _files(corpus, source)
-    bar = Progress(sum(map(len, files.values())), progress)
     rate, channels, damaged, sample_type = _probe(files, jobs)
+    bar = Progress(sum(map(len, files.values())), progress)
     _check_damage(damaged, bar.total, max_damaged)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".unfinished", dir=out.parent))
-    try:
+    about = ABOUT.get(name, UNKNOWN)
+    with unfinished(out) as folder, bar:
         splits = {}
         for split, members in files.items():
-            encode = partial(_encode, sample_type=sample_type)
-            results = map_ahead(
-                encode, [file for file in members if file.recording.file not in damaged], jobs
-            )
-            samples = _undamaged(results, damaged, bar, max_damaged)
-            splits[split] = write_split(folder, split, samples, rate)
+            todo = [file for file in members if file.recording.file not in damaged]
+            results = map_ahead(_encode, todo, jobs)
+            splits[split] = write_split(folder, split, _undamaged(results, damaged, bar, max_damaged), rate)
             if splits[split].clips == 0:
                 raise ValueError(f"split {split!r} has no clip left: {len(members)} files, all damaged")
         for notice in sorted(source.glob("LICEN[SC]E*")):
             shutil.copyfile(notice, folder / notice.name)
-        about = ABOUT.get(name, UNKNOWN)
         index = make_index(
-            folder, splits, corpus=name, sample_rate=rate, channels=channels, sample_type=sample_type,
-            labels=corpus.labels, licence=about.licence, citation=about.citation,
+            folder,
+            splits,
+            corpus=name,
+            sample_rate=rate,
+            channels=channels,
+            sample_type=sample_type,
+            labels=corpus.labels,
+            licence=about.licence,
+            citation=about.citation,
             dropped=sorted(damaged.items()),
-        )  # fmt: skip
+        )
         index.save()
-        folder.chmod(0o755)
-        folder.replace(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        bar.close()
     return replace(index, root=out)
 
 
@@ -134,7 +127,10 @@ class Progress:
         elif not self._live and self._done * 10 // self.total > (self._done - 1) * 10 // self.total:
             print(self._line(now), file=sys.stderr, flush=True)
 
-    def close(self) -> None:
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._shown and self._live and self._last:
             print(file=sys.stderr)
 
@@ -145,8 +141,7 @@ class Progress:
 
 
 def _check_out(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists and is not an empty folder; give another --out or delete it")
+    check_unused(out)
     for leftover in out.parent.glob(f".{out.name}-*.unfinished"):
         print(
             f"note: {leftover} is what an earlier preparation left when it was killed (or one that still "
@@ -206,7 +201,7 @@ def _header(file: AudioFile) -> tuple[int, int, str] | Damaged:
         return Damaged(file.recording.file, _reason(error, file.path))
 
 
-def _encode(file: AudioFile, sample_type: str) -> Sample | Damaged:
+def _encode(file: AudioFile) -> Sample | Damaged:
     """Decode the whole file and encode it for the shard."""
     name = file.recording.file
     try:

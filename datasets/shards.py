@@ -22,13 +22,17 @@ its place in the index, shard after shard.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -270,6 +274,34 @@ def write_split(
     for sample in samples:
         writer.add(sample)
     return writer.close()
+
+
+def check_unused(out: Path) -> None:
+    """Raises FileExistsError unless `out` is an empty folder or nothing yet."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} exists and is not an empty folder; give another --out or delete it")
+
+
+@contextmanager
+def unfinished(out: Path) -> Iterator[Path]:
+    """A folder beside `out` to write a shard set into. It gets the name `out` when the block ends well and is
+    deleted when it does not; what a killed process leaves is named .<out>-*.unfinished.
+
+    Raises FileExistsError when `out` is in use, OSError when the disk fills up.
+    """
+    check_unused(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".unfinished", dir=out.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        folder.replace(out)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(f"{out.parent}: the disk is full; nothing of the shards was kept") from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # not there any more when all went well
 
 
 class ByteRange(io.RawIOBase):

@@ -8,6 +8,12 @@ it as in JSSED (Bear, Nolasco, Benetos 2019): onset uniform, signal-to-noise rat
 (event RMS over its own length to background RMS). Which textures and events a scene has is a soft prior
 (TEXTURE_PRIOR, EVENT_PRIOR): every texture and every event occurs in every scene, and neither gives the scene
 away. Locations are not shared between training, validation and test.
+
+How hard the default corpus is: knowing these priors exactly, scene accuracy is at best 0.77 from the true events,
+0.80 from the true textures and 0.94 from both. Family csem with TinyCNN, 27 epochs, one seed, validation / test:
+lr 0.001, batch 64: 0.76 / 0.75; lr 0.003, batch 32: 0.82 / 0.77 (scene_only in the same two settings: 0.78 / 0.72
+and 0.79 / 0.74); lr 0.1: 0.34 / 0.32; lr 0.00001: 0.25 / 0.26. Chance is 0.10; 240 clips make a standard error
+of 0.03. The first setting passes 0.38 after 3 epochs, 0.66 after 9 and 0.78 after 18.
 """
 
 from __future__ import annotations
@@ -18,7 +24,6 @@ import io
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +35,8 @@ from filelock import FileLock
 
 from datasets.labels import LabelSpace
 from datasets.prefetch import map_ahead
-from datasets.shards import ClipLabels, Index, Sample, make_index, write_split
+from datasets.shards import ClipLabels, Index, Sample, make_index, unfinished, write_split
 
-VERSION = 1
 SCENES = ("harbour", "park", "street", "station", "bus", "office", "kitchen", "cafe", "workshop", "farm")
 TEXTURES = ("waves", "wind", "traffic", "hall", "engine", "fan", "rain", "babble", "hum", "crickets")
 EVENTS = (
@@ -128,26 +132,23 @@ def build(
     """
     out = Path(out)
     _check_sizes({"train": train, "val": val, "test": test}, seconds, sample_rate, seed)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists and is not an empty folder; give another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".unfinished", dir=out.parent))
-    try:
+    with unfinished(out) as folder:
         splits = {}
+        render = functools.partial(_sample, seconds=seconds, sample_rate=sample_rate)
         for split, clips in (("train", train), ("val", val), ("test", test)):
-            render = functools.partial(_sample, seconds=seconds, sample_rate=sample_rate)
             samples = map_ahead(render, recipes(split, clips, seed), os.cpu_count() or 1)
             splits[split] = write_split(folder, split, samples, sample_rate, shard_bytes)
-        index = make_index(
-            folder, splits, corpus="synthetic", sample_rate=sample_rate, channels=1, sample_type="int16",
-            labels=LabelSpace(SCENES, EVENTS), licence=LICENCE, citation=CITATION,
-        )  # fmt: skip
-        index.save()
-        folder.chmod(0o755)
-        folder.replace(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        make_index(
+            folder,
+            splits,
+            corpus="synthetic",
+            sample_rate=sample_rate,
+            channels=1,
+            sample_type="int16",
+            labels=LabelSpace(SCENES, EVENTS),
+            licence=LICENCE,
+            citation=CITATION,
+        ).save()
     return Index.load(out)
 
 
@@ -155,10 +156,12 @@ def ensure(cache_root: str | Path) -> Path:
     """The default corpus below `cache_root`, generated once; of several processes one works and the others
     wait."""
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
-    folder = Path(cache_root) / f"synthetic-v{VERSION}-{source}"
+    folder = Path(cache_root) / f"synthetic-{source}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not (folder / "index.json").is_file():
+            for leftover in folder.parent.glob(f".{folder.name}-*.unfinished"):
+                shutil.rmtree(leftover)  # ours: we hold the lock, so whoever made it is gone
             build(folder)
     return folder
 

@@ -209,7 +209,7 @@ def draw_search_history(info: SearchHistory, width: float) -> Figure:
         below.plot(orders, [row] * len(orders), "|", color=_STATE_COLOURS[state], ms=8, markeredgewidth=1.4)
     below.set_yticks(range(strips), [f"{STATE_NAMES[s]} ({len(o)})" for s, o in info.others])
     below.set_ylim(strips - 0.4, -0.6)
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below.xaxis.set_major_locator(MaxNLocator(9 if width >= WIDE else 5, integer=True))
     below.set_xlabel("search run, in the order started")
     return figure
 

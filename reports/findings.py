@@ -332,6 +332,27 @@ def _kind(text: str) -> str:
 # --- the winner again ---------------------------------------------------------------------------------------
 
 
+class Again(NamedTuple):
+    """What it takes to train the best again: of the confirmed, or of the search while there are none."""
+
+    trial: int
+    confirmed: bool
+    config: Mapping[str, Any]
+    parameters: float
+    seeds: tuple[int, ...]
+
+
+def best_again(study: Study, result: Ranking) -> Again | None:
+    """The ranking's winner with the seeds of its confirmation runs, else the best search run, else None."""
+    if result.best is not None:
+        best = result.best
+        return Again(best.trial, True, best.config, best.parameters, winner_seeds(study, best.trial))
+    for row in search_table(study.runs, epochs=study.epochs, mode=study.mode):
+        runs = study.runs[(study.runs["trial"] == row.trial) & (study.runs["phase"] == "search")]
+        return Again(row.trial, False, row.config, row.parameters, tuple(int(seed) for seed in runs["seed"]))
+    return None
+
+
 def winner_seeds(study: Study, trial: int) -> tuple[int, ...]:
     """The seeds of a configuration's finished full-length confirmation runs, in the order of its repeats."""
     runs = study.runs

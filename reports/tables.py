@@ -172,6 +172,13 @@ def published_rows(judged: tuple[Comparable, ...], result: Ranking) -> tuple[Tab
     return first, second
 
 
+def why_not(others: Table) -> Table:
+    """The reasons of the rows that cannot be compared, with how many rows each has, most first."""
+    said = [row[-1] for row in others.rows]
+    counts = sorted({why: said.count(why) for why in said}.items(), key=lambda item: -item[1])
+    return Table(("not comparable because", "rows"), tuple((w, str(n)) for w, n in counts), frozenset({1}))
+
+
 def _comparable_row(item: Comparable, by_trial: Mapping[int, Standing]) -> tuple[str, ...]:
     row, found = item.row, item.verdict
     on = units.scale(f"test/{row['metric']}")

@@ -50,12 +50,16 @@ class Progress:
             self.best = (value, job)
         self._draw()
 
+    def restarted(self, job: Job, error: str) -> None:
+        self.running.pop(job.folder, None)
+        self.console.print(Text(f"{self.phase}  {_name(job)}  starts again: {error}"), soft_wrap=True)
+
     def finished(self, job: Job, outcome: str, reason: str) -> None:
         _, epoch, value = self.running.pop(job.folder, (job, 0, None))
         self.ended += 1
         self.ended_here += 1
         score = "" if value is None else f"  {value:.4f}"
-        line = f"{self.phase} {self.ended}/{self.jobs}  {job.folder.removeprefix('runs/')}  {outcome.lower()}"
+        line = f"{self.phase} {self.ended}/{self.jobs}  {_name(job)}  {outcome.lower()}"
         line += f" after {epoch} epochs{score}{'  ' + reason if reason else ''}"
         if not self.console.is_terminal:
             line += f"   [{self._summary()}]"
@@ -72,7 +76,7 @@ class Progress:
             table.add_column(heading, no_wrap=True, overflow="ellipsis")
         for job, epoch, value in self.running.values():
             shown = "–" if value is None else f"{value:.4f}"
-            name = job.folder.removeprefix("runs/")
+            name = _name(job)
             table.add_row(name, f"{epoch}/{job.epochs}", shown, Text(describe(job.values)))
         return table
 
@@ -82,7 +86,7 @@ class Progress:
         if self.ended_here and self.ended < self.jobs:
             parts.append(f"remaining about {_clock(elapsed / self.ended_here * (self.jobs - self.ended))}")
         if self.best:
-            parts.append(f"best so far {self.best[0]:.4f} ({self.best[1].folder.removeprefix('runs/')})")
+            parts.append(f"best so far {self.best[0]:.4f} ({_name(self.best[1])})")
         return ", ".join(parts)
 
 
@@ -95,6 +99,10 @@ def describe(values: Mapping[str, Any]) -> str:
         if k in ("lr", "w_event", "shared_layers")
     ]
     return " ".join(first + rest)
+
+
+def _name(job: Job) -> str:
+    return job.folder.removeprefix("runs/")
 
 
 def _clock(seconds: float) -> str:

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -123,10 +124,11 @@ class Conductor:
         self.live: dict[str, Job] = {}
         self.began: dict[str, float] = {}
         self.verdicts: dict[str, tuple[str, str]] = {}
+        self.failures: Counter[int] = Counter()
         self.again = [job for job in ledger.unfinished() if not self._caught_up(job)]
 
     def next_job(self, trial_id: str) -> dict[str, Any] | None:
-        """A trial's config: unfinished jobs of an earlier driver first. None when all is done."""
+        """A trial's config: jobs to be taken up again first. None when nothing is left to start."""
         job = self.again.pop(0) if self.again else self.ledger.next_job()
         if job is None:
             return None
@@ -136,6 +138,8 @@ class Conductor:
 
     def result(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
         """Write down an epoch; whether the trial goes on."""
+        if trial_id not in self.live:  # a last word from a process already given up
+            return False
         verdict = self._judge(self.live[trial_id], metrics)
         if verdict:
             self.verdicts[trial_id] = verdict
@@ -152,10 +156,16 @@ class Conductor:
         self._finish(job, outcome, reason, metrics, time.monotonic() - self.began.pop(trial_id))
 
     def fail(self, trial_id: str, error: str) -> None:
-        """The machine failed the trial more often than it is retried."""
-        if trial_id in self.live:
-            job = self.live.pop(trial_id)
-            self._finish(job, "FAIL", error, {}, time.monotonic() - self.began.pop(trial_id))
+        """A trial's process failed: its job is started again, RETRIES times, from its checkpoint; then it is a FAIL."""
+        if trial_id not in self.live:
+            return
+        job, seconds = self.live.pop(trial_id), time.monotonic() - self.began.pop(trial_id)
+        self.failures[job.number] += 1
+        if self.failures[job.number] > RETRIES:
+            self._finish(job, "FAIL", error, {}, seconds)
+        else:
+            self.again.append(job)
+            self.progress.restarted(job, error)
 
     def _judge(self, job: Job, metrics: Mapping[str, Any]) -> tuple[str, str] | None:
         """(outcome, reason) if the epoch is the trial's last, for another reason than its length; else
@@ -201,7 +211,9 @@ class _AskLedger(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         config = self.conductor.next_job(trial_id)
-        return Searcher.FINISHED if config is None else config
+        if config is None:
+            return None if self.conductor.live else Searcher.FINISHED  # one that is running may have to run again
+        return config
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         if not error:
@@ -230,7 +242,8 @@ class _TellLedger(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         error = trial.get_error()
-        self.conductor.fail(trial.trial_id, str(error).strip().splitlines()[-1] if error else "unknown error")
+        words = str(error).strip().splitlines() if error else []
+        self.conductor.fail(trial.trial_id, words[-1] if words else "its process died")
 
 
 def trials_at_once(have: Mapping[str, float], workers: int, cpus: float, gpus: float) -> int:
@@ -290,7 +303,7 @@ def run_phase(
         run_config=tune.RunConfig(
             name=f"{ledger.phase}-{int(time.time())}",
             storage_path=str(scratch),
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            failure_config=tune.FailureConfig(max_failures=0),  # the conductor starts failed jobs again
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             verbose=0,
         ),

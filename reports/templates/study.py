@@ -61,22 +61,25 @@ if ranking.differing:
 # ## Best configuration
 
 # %%
-if best is None:
-    display(markup.paragraph("No configuration is confirmed yet.", kind="quiet"))
+again = findings.best_again(study, ranking)
+if again is None:
+    display(markup.paragraph("No run has finished at full length yet.", kind="quiet"))
 else:
-    seeds = findings.winner_seeds(study, best.trial)
-    listed = ", ".join(str(seed) for seed in seeds)
+    seeds = ", ".join(str(seed) for seed in again.seeds)
+    standing = "" if again.confirmed else ", the best search run: not confirmed"
     display(
-        markup.paragraph(f"Trial {best.trial}, {units.count(best.parameters)} parameters. Train it again:"),
-        markup.command(findings.train_command(study, best.config, seeds[0] if seeds else None)),
-        markup.paragraph(f"The seeds of its confirmation runs: {listed}.", kind="caption"),
+        markup.paragraph(
+            f"Trial {again.trial}{standing}, {units.count(again.parameters)} parameters. Train it again:"
+        ),
+        markup.command(findings.train_command(study, again.config, again.seeds[0] if again.seeds else None)),
+        markup.paragraph(f"Seeds it was trained with: {seeds}.", kind="caption"),
     )
 
 # %%
 if saved:
     display(markup.paragraph("The trained model: best/model.safetensors with best/model.json."))
-if best is not None:
-    display(markup.folded("All its knobs", markup.table(tables.best_knobs(study, best.config))))
+if again is not None:
+    display(markup.folded("All its knobs", markup.table(tables.best_knobs(study, again.config))))
 
 # %% [markdown]
 # ## Learning curves
@@ -183,15 +186,16 @@ display(
 
 # %%
 precision = figures.event_precision(study, winner)
-display(
-    *markup.figure(
-        figures.draw_event_precision,
-        precision,
-        "Average precision of every event on test",
-        f"Trial {winner}: the dot is the mean over its seeds, the bar reaches from lowest to highest.",
-        f" Without a positive test clip: {', '.join(precision.absent)}." if precision.absent else "",
+if not confused.note:
+    display(
+        *markup.figure(
+            figures.draw_event_precision,
+            precision,
+            "Average precision of every event on test",
+            f"Trial {winner}: the dot is the mean over its seeds, the bar reaches from lowest to highest.",
+            f" Without a positive test clip: {', '.join(precision.absent)}." if precision.absent else "",
+        )
     )
-)
 
 # %% [markdown]
 # ## Beside the papers
@@ -209,8 +213,8 @@ if comparable.rows:
         )
     )
 if others.rows:
-    title = f"{units.plural(len(others.rows), 'row')} not comparable, and why"
-    display(markup.folded(title, markup.table(others)))
+    title = f"{units.plural(len(others.rows), 'row')} that cannot be compared"
+    display(markup.table(tables.why_not(others)), markup.folded(title, markup.table(others, kind="runs")))
 
 # %% [markdown]
 # ## All runs

@@ -158,6 +158,7 @@ def test_a_build_that_was_killed_is_never_used(tiny: Index, tmp_path: Path) -> N
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_small_splits_live_on_the_device(tiny: Index, tmp_path: Path) -> None:
     here = open_cached(tiny, "val", tmp_path)
     there = cache.resident(here, "cuda")

@@ -148,6 +148,16 @@ def test_memory_is_used_again_only_when_nobody_looks() -> None:
     del tensor
     third = memory.take((1, 1, 4))
     assert third.ctypes.data == at and third.shape == (1, 1, 4)
+    held = [memory.take((1, 1, 8)) for _ in range(9)]
+    assert len({array.ctypes.data for array in [second, third, *held]}) == 11
+
+
+def test_larger_batches_take_the_place_of_smaller() -> None:
+    memory = WaveformMemory()
+    for _ in range(memory.KEPT):
+        memory.take((1, 1, 4))
+    larger = memory.take((1, 1, 8)).ctypes.data
+    assert memory.take((1, 1, 8)).ctypes.data == larger
 
 
 def test_batches_that_are_kept_are_not_overwritten(tiny: Index) -> None:

@@ -294,13 +294,14 @@ def overlapping(figure: Any) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("trials", [40, 200])
 @pytest.mark.parametrize("width", [drawing.WIDE, drawing.NARROW])
-def test_every_figure_draws_within_its_page(tmp_path: Path, width: float) -> None:
+def test_every_figure_draws_within_its_page(tmp_path: Path, width: float, trials: int) -> None:
     long = {
         "scenes": [f"{name}_with_a_rather_long_name_of_a_place" for name in folders.SCENES],
         "events": [f"{name} (a sound that goes on $x^2$ <b>quite</b> a while)" for name in folders.EVENTS],
     }
-    one = collect.load(folders.searched(tmp_path, 40, data=long))
+    one = collect.load(folders.searched(tmp_path, trials, data=long))
     for draw, info in infos(one):
         assert info.note == "", draw.__name__
         with drawing.styled():

@@ -255,6 +255,28 @@ def test_numbers_as_people_write_them() -> None:
     assert [units.p_value(p) for p in (0.0001, 0.0412, 0.5, math.nan)] == ["< 0.001", "0.041", "0.50", "–"]
 
 
+def test_what_to_train_again(tmp_path: Path) -> None:
+    empty = study(tmp_path / "a", status="running")
+    assert findings.best_again(empty, findings.ranked(empty)) is None
+    search = study(tmp_path / "b", [folders.run(3, 0.8, seed=11), folders.run(4, 0.7)])
+    found = findings.best_again(search, findings.ranked(search))
+    assert found is not None and (found.trial, found.confirmed, found.seeds) == (3, False, (11,))
+    runs = [folders.run(3, 0.8), *confirmed({4: [0.7, 0.71]}), folders.run(4, 0.9, repeat=3, epochs=2)]
+    full = study(tmp_path / "c", runs)
+    best = findings.best_again(full, findings.ranked(full))
+    assert best is not None and (best.trial, best.confirmed, best.seeds) == (4, True, (4001, 4002))
+
+
+def test_reasons_for_no_comparison_are_counted(tmp_path: Path) -> None:
+    one = study(tmp_path, confirmed({0: [0.8, 0.81]}), data={"corpus": "mine"})
+    result = findings.ranked(one)
+    _, others = tables.published_rows(findings.published(one, result), result)
+    assert tables.why_not(others).rows == (
+        ("other corpus (tut2018, ours is mine)", "3"),
+        ("other corpus (tau2019, ours is mine)", "1"),
+    )
+
+
 # --- markup -------------------------------------------------------------------------------------------------
 
 EVIL = "<script>alert('x')</script> `rm` $x^2$ \"q\" & <img src=x onerror=y>\x1b[2J\u202e"
