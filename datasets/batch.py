@@ -12,8 +12,8 @@ from torch import Tensor
 class Batch:
     """B clips of one shard set.
 
-    waveform     (B, C, N) float32 in [-1, 1]; C channels, N samples at the set's rate; short clips end in zeros
-    scene        (B, S) float32, a distribution over scenes: one-hot, or mixed by mixup; a row of zeros = unknown
+    waveform     (B, C, N) float32 in [-1, 1]; C channels, N samples; short clips end in zeros
+    scene        (B, S) float32, a distribution: one-hot, or mixed by mixup; a row of zeros = unknown
     events       (B, E) float32 in [0, 1]: hard labels, or a teacher's probabilities
     event_known  (B, E) float32, 1 where `events` is to be believed, 0 where the label is unknown
     clip         (B,) int64, the clip's number in its split: the same clip has the same number in every epoch

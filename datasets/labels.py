@@ -10,7 +10,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Names in index order. Column i of every scene tensor is `scenes[i]`, column j of every event tensor `events[j]`."""
+    """Names in index order. Column i of every scene tensor is `scenes[i]`, column j of every event tensor
+    `events[j]`."""
 
     scenes: tuple[str, ...]
     events: tuple[str, ...]

@@ -9,11 +9,12 @@ it as in JSSED (Bear, Nolasco, Benetos 2019): onset uniform, signal-to-noise rat
 (TEXTURE_PRIOR, EVENT_PRIOR): every texture and every event occurs in every scene, and neither gives the scene
 away. Locations are not shared between training, validation and test.
 
-How hard the default corpus is: knowing these priors exactly, scene accuracy is at best 0.77 from the true events,
-0.80 from the true textures and 0.94 from both. Family csem with TinyCNN, 27 epochs, one seed, validation / test:
-lr 0.001, batch 64: 0.76 / 0.75; lr 0.003, batch 32: 0.82 / 0.77 (scene_only in the same two settings: 0.78 / 0.72
-and 0.79 / 0.74); lr 0.1: 0.34 / 0.32; lr 0.00001: 0.25 / 0.26. Chance is 0.10; 240 clips make a standard error
-of 0.03. The first setting passes 0.38 after 3 epochs, 0.66 after 9 and 0.78 after 18.
+How hard the default corpus is: knowing these priors exactly, scene accuracy is at best 0.77 from the true
+events, 0.80 from the true textures and 0.94 from both. Family csem with TinyCNN, 27 epochs, one seed,
+validation / test: lr 0.001, batch 64: 0.76 / 0.75; lr 0.003, batch 32: 0.82 / 0.77 (scene_only in the same
+two settings: 0.78 / 0.72 and 0.79 / 0.74); lr 0.1: 0.34 / 0.32; lr 0.00001: 0.25 / 0.26. Chance is 0.10;
+240 clips make a standard error of 0.03. The first setting passes 0.38 after 3 epochs, 0.66 after 9 and 0.78
+after 18.
 """
 
 from __future__ import annotations

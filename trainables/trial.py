@@ -94,8 +94,8 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
 class WarmTrial(tune.Trainable):
     """A trial in one process that stays: torch, the model code and the data cache are ready for the next one.
 
-    `setup` touches no file. Tune may start a process for a trial and then give the trial to one that has become free; the
-    late one still runs its `setup`, while the other is training in the same run folder.
+    `setup` touches no file. Tune may start a process for a trial and then give the trial to one that has
+    become free; the late one still runs its `setup`, while the other is training in the same run folder.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -156,7 +156,8 @@ class Conductor:
         self._finish(job, outcome, reason, metrics, time.monotonic() - self.began.pop(trial_id))
 
     def fail(self, trial_id: str, error: str) -> None:
-        """A trial's process failed: its job is started again, RETRIES times, from its checkpoint; then it is a FAIL."""
+        """A trial's process failed: its job is started again, RETRIES times, from its checkpoint; then it is
+        a FAIL."""
         if trial_id not in self.live:
             return
         job, seconds = self.live.pop(trial_id), time.monotonic() - self.began.pop(trial_id)
@@ -212,7 +213,8 @@ class _AskLedger(Searcher):
     def suggest(self, trial_id: str) -> Any:
         config = self.conductor.next_job(trial_id)
         if config is None:
-            return None if self.conductor.live else Searcher.FINISHED  # one that is running may have to run again
+            # what is running may have to be started again
+            return None if self.conductor.live else Searcher.FINISHED
         return config
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
