@@ -224,7 +224,6 @@ def proposals_for(request: Request, index: Index) -> Proposals:
 def connect(request: Request) -> None:
     """Join the Ray cluster this runs on (RAY_ADDRESS, or one `ray start` made here); else start one on this
     machine."""
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     ray.init(
         include_dashboard=request.dashboard or request.workers_per_trial > 1,  # Train's clean-up needs it
         dashboard_host="127.0.0.1",

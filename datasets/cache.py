@@ -30,7 +30,6 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from datasets.batch import Batch
-from datasets.memory import WaveformMemory
 from datasets.prefetch import map_ahead
 from datasets.shards import Clip, ClipLabels, Index, Shard, ShardError, Split
 
@@ -72,19 +71,18 @@ class CachedSplit:
             self.event_known.to(device),
         )
 
-    def batches(self, clips: Iterable[Tensor], device: str, memory: WaveformMemory) -> Iterator[Batch]:
+    def batches(self, clips: Iterable[Tensor], device: str) -> Iterator[Batch]:
         """A batch on `device` for each (B,) int64 of clip numbers; 16-bit becomes float in [-1, 1)."""
         for numbers in clips:
             at = numbers.to(self.waveforms.device)
             here = device == "cpu" and not at.is_cuda
-            waveform = self._rows(numbers.tolist(), memory) if here else self._selected(at, device)
+            waveform = self._rows(numbers.tolist()) if here else self._selected(at, device)
             labels = [t.index_select(0, at).to(device) for t in (self.scene, self.events, self.event_known)]
             yield Batch(waveform, labels[0], labels[1], labels[2], numbers.to(device))
-            del waveform
 
-    def _rows(self, numbers: list[int], memory: WaveformMemory) -> Tensor:
-        """Row by row into memory used before: each sample is touched once, and no page is new."""
-        waveform = torch.from_numpy(memory.take((len(numbers), *self.waveforms.shape[1:])))
+    def _rows(self, numbers: list[int]) -> Tensor:
+        """Row by row, so that each sample is touched once."""
+        waveform = torch.empty(len(numbers), *self.waveforms.shape[1:])
         for row, number in enumerate(numbers):
             if self.waveforms.dtype == torch.int16:
                 torch.mul(self.waveforms[number], INT16_SCALE, out=waveform[row])

@@ -16,7 +16,6 @@ import torch
 from datasets import plan
 from datasets.batch import Batch
 from datasets.cache import CachedSplit, CacheError, open_cached, resident
-from datasets.memory import WaveformMemory
 from datasets.prefetch import prefetch
 from datasets.shards import Index, ShardError
 
@@ -77,7 +76,6 @@ class StreamSource:
 
     index: Index
     workers: int = 0
-    memory: WaveformMemory = field(default_factory=WaveformMemory)
 
     def steps(self, batch_size: int, world: int = 1) -> int:
         return plan.steps(self.index.split("train").clips, batch_size, world)
@@ -95,7 +93,7 @@ class StreamSource:
     def _read(self, make: partial[Iterator[Batch]], device: str) -> Iterator[Batch]:
         from datasets.stream import in_workers
 
-        batches = in_workers(make, self.workers) if self.workers else prefetch(make(0, 1, self.memory))
+        batches = in_workers(make, self.workers) if self.workers else prefetch(make(0, 1))
         for batch in batches:
             yield batch if device == "cpu" else batch.to(device)
 
@@ -107,7 +105,6 @@ class CacheSource:
     index: Index
     cache: Path
     streamed: StreamSource
-    memory: WaveformMemory = field(default_factory=WaveformMemory)
     _splits: dict[tuple[str, str], CachedSplit | None] = field(default_factory=dict)
 
     def steps(self, batch_size: int, world: int = 1) -> int:
@@ -132,7 +129,7 @@ class CacheSource:
             options = {"epoch": epoch, "seed": seed, "rank": rank, "world": world}
             return self.streamed.train_batches(batch_size, **options, device=device)
         clips = plan.train_clips(len(cached), batch_size, seed=seed, epoch=epoch, rank=rank, world=world)
-        return prefetch(cached.batches(map(torch.from_numpy, clips), device, self.memory))
+        return prefetch(cached.batches(map(torch.from_numpy, clips), device))
 
     def eval_batches(
         self, split: str, batch_size: int, *, rank: int = 0, world: int = 1, device: str = "cpu"
@@ -142,7 +139,7 @@ class CacheSource:
             return self.streamed.eval_batches(split, batch_size, rank=rank, world=world, device=device)
         ranges = plan.eval_ranges(len(cached), batch_size, rank=rank, world=world)
         clips = (torch.arange(start, stop) for start, stop in ranges)
-        return prefetch(cached.batches(clips, device, self.memory))
+        return prefetch(cached.batches(clips, device))
 
 
 def _train_stream(
@@ -154,7 +151,6 @@ def _train_stream(
     world: int,
     worker: int,
     workers: int,
-    memory: WaveformMemory | None = None,
 ) -> Iterator[Batch]:
     from datasets.stream import batches
 
@@ -162,7 +158,7 @@ def _train_stream(
     who = {"rank": rank, "world": world, "worker": worker, "workers": workers}
     reading = plan.train_reading(sizes, batch_size, seed=seed, epoch=epoch, **who)
     rng = random.Random(f"{seed} {epoch} {rank} {worker}")
-    return batches(index, "train", reading, rng, memory)
+    return batches(index, "train", reading, rng)
 
 
 def _eval_stream(
@@ -173,10 +169,9 @@ def _eval_stream(
     world: int,
     worker: int,
     workers: int,
-    memory: WaveformMemory | None = None,
 ) -> Iterator[Batch]:
     from datasets.stream import batches
 
     sizes = [len(shard.clips) for shard in index.split(split).shards]
     reading = plan.eval_reading(sizes, batch_size, rank=rank, world=world, worker=worker, workers=workers)
-    return batches(index, split, reading, memory=memory)
+    return batches(index, split, reading)

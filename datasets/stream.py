@@ -27,7 +27,6 @@ from datasets import plan
 from datasets.batch import Batch
 from datasets.decode import CLIP_BYTES, ClipFormat, decode_clip
 from datasets.labels import LabelSpace
-from datasets.memory import WaveformMemory
 from datasets.shards import ClipLabels, Index, Shard, ShardError, byte_range
 
 WINDOW_CLIPS = 1000
@@ -44,7 +43,6 @@ def batches(
     split: str,
     reading: plan.Reading,
     rng: random.Random | None = None,
-    memory: WaveformMemory | None = None,
 ) -> Iterator[Batch]:
     """The batches of one worker. `rng` mixes clips within a bounded window; None keeps the shards' order."""
     shards = index.split(split).shards
@@ -57,8 +55,7 @@ def batches(
     if rng is not None:
         window = window_clips(shards)
         steps.append(mix_window(window, initial=window, rng=rng))
-    memory = memory or WaveformMemory()
-    steps.append(partial(make_batches, index=index, sizes=reading.batch_sizes, memory=memory))
+    steps.append(partial(make_batches, index=index, sizes=reading.batch_sizes))
     stream: Iterator[Any] = iter([(shards[s.shard], s) for s in reading.segments])
     for step in steps:
         stream = step(stream)
@@ -109,12 +106,11 @@ def make_batches(
     clips: Iterable[tuple[Place, dict[str, bytes]]],
     index: Index,
     sizes: Iterable[int],
-    memory: WaveformMemory,
 ) -> Iterator[Batch]:
     """Decode clips into batches of the given sizes, straight into the batch's memory."""
     source = iter(clips)
     for size in sizes:
-        waveform = memory.take((size, index.channels, index.samples))
+        waveform = np.empty((size, index.channels, index.samples), dtype=np.float32)
         labels, numbers = [], []
         for row in range(size):
             (shard, place, number), members = next(source)
@@ -130,7 +126,6 @@ def make_batches(
             torch.from_numpy(known),
             torch.tensor(numbers, dtype=torch.int64),
         )
-        del waveform  # while a name here held the memory, it could not be used again
 
 
 def label_arrays(

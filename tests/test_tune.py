@@ -263,7 +263,10 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
             (row,) = ledger.rows()
             assert row["state"] == "COMPLETE" and row["test/scene_accuracy"] is not None
             curves[workers] = read_epochs(folder / "runs" / "t0000-r1")
-        assert ray.available_resources().get("CPU") == 4.0  # everything was given back
+        end = time.monotonic() + 60
+        while ray.available_resources().get("CPU") != 4.0:  # everything is given back, if not at once
+            assert time.monotonic() < end, ray.available_resources()
+            time.sleep(0.5)
     finally:
         ray.shutdown()
     for one, two in zip(curves[1], curves[2], strict=True):

@@ -283,6 +283,7 @@ def run_phase(
     """
     from trainables.worker import data_parallel_trial
 
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the screen is ours
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     conductor = Conductor(ledger, place, progress, ended)
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back

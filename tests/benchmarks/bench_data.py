@@ -33,6 +33,7 @@ from datasets import synthetic
 from datasets.batch import Batch
 from datasets.shards import Index, read_members
 from datasets.source import open_source
+from trainables.allocator import keep_freed_pages
 
 BATCH = 64
 RATIOS = (("stream", "bare"), ("webdataset", "bare"), ("cache", "stream"))
@@ -110,6 +111,8 @@ def main(shards: Path | None = None, repeats: int = 5) -> None:
         shards: a shard set; default: generated clips
         repeats: rounds
     """
+    keep_freed_pages()  # as every training process does
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if shards is None:

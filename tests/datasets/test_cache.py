@@ -13,7 +13,6 @@ from test_decode import encoded
 
 from datasets import cache
 from datasets.cache import CachedSplit, CacheError, open_cached
-from datasets.memory import WaveformMemory
 from datasets.shards import Index, ShardError, read_members
 
 
@@ -37,7 +36,7 @@ def test_built_once_and_mapped_after(tiny: Index, tmp_path: Path, monkeypatch: p
 def test_rows_and_index_select_agree(tiny: Index, tmp_path: Path) -> None:
     split = open_cached(tiny, "val", tmp_path)
     numbers = torch.tensor([3, 0, 16, 3])
-    (batch,) = split.batches([numbers], "cpu", WaveformMemory())
+    (batch,) = split.batches([numbers], "cpu")
     assert torch.equal(batch.waveform, split.waveforms[numbers].float() / 32768)
     assert torch.equal(batch.waveform, split._selected(numbers, "cpu"))
     assert torch.equal(batch.scene, split.scene[numbers]) and torch.equal(batch.clip, numbers)
@@ -46,7 +45,7 @@ def test_rows_and_index_select_agree(tiny: Index, tmp_path: Path) -> None:
 def test_float_splits_stay_float() -> None:
     sounds = torch.randn(4, 2, 10)
     split = CachedSplit(sounds, torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4, 1))
-    (batch,) = split.batches([torch.tensor([2, 1])], "cpu", WaveformMemory())
+    (batch,) = split.batches([torch.tensor([2, 1])], "cpu")
     assert torch.equal(batch.waveform, sounds[[2, 1]])
 
 
@@ -165,7 +164,7 @@ def test_small_splits_live_on_the_device(tiny: Index, tmp_path: Path) -> None:
     assert there.waveforms.is_cuda and there.waveforms.dtype == torch.int16
     numbers = [torch.tensor([3, 0, 16])]
     (a,), (b,), (c,) = (
-        list(split.batches(numbers, device, WaveformMemory()))
+        list(split.batches(numbers, device))
         for split, device in ((here, "cpu"), (there, "cuda"), (here, "cuda"))
     )
     assert torch.equal(a.waveform, b.waveform.cpu()) and torch.equal(a.waveform, c.waveform.cpu())

@@ -12,7 +12,6 @@ import torch
 
 from datasets import plan, stream
 from datasets.labels import LabelSpace
-from datasets.memory import WaveformMemory
 from datasets.shards import Clip, ClipLabels, Index, Shard, ShardError, read_labels, read_members
 
 SHARDS = (
@@ -137,33 +136,10 @@ def test_links_in_a_tar_are_not_followed(tiny: Index, tmp_path: Path) -> None:
         read_all(index, "val")
 
 
-def test_memory_is_used_again_only_when_nobody_looks() -> None:
-    memory = WaveformMemory()
-    first = memory.take((2, 1, 5))
-    at = first.ctypes.data
-    tensor = torch.from_numpy(first)[1:]
-    del first
-    second = memory.take((2, 1, 5))
-    assert second.ctypes.data != at
-    del tensor
-    third = memory.take((1, 1, 4))
-    assert third.ctypes.data == at and third.shape == (1, 1, 4)
-    held = [memory.take((1, 1, 8)) for _ in range(9)]
-    assert len({array.ctypes.data for array in [second, third, *held]}) == 11
-
-
-def test_larger_batches_take_the_place_of_smaller() -> None:
-    memory = WaveformMemory()
-    for _ in range(memory.KEPT):
-        memory.take((1, 1, 4))
-    larger = memory.take((1, 1, 8)).ctypes.data
-    assert memory.take((1, 1, 8)).ctypes.data == larger
-
-
 def test_batches_that_are_kept_are_not_overwritten(tiny: Index) -> None:
     sizes = [len(shard.clips) for shard in tiny.splits["train"].shards]
     kept = []
-    for batch in stream.batches(tiny, "train", plan.eval_reading(sizes, 4), memory=WaveformMemory()):
+    for batch in stream.batches(tiny, "train", plan.eval_reading(sizes, 4)):
         kept.append((batch, batch.waveform.clone()))
     assert all(torch.equal(batch.waveform, copy) for batch, copy in kept)
 
