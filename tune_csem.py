@@ -4,8 +4,8 @@
     python tune_csem.py --data SHARDS --trials 40 --epochs 27 --confirm 4 --seeds 5
     python tune_csem.py --study studies/NAME --resume                after Ctrl-C, a crash, a kill
 
-The same script runs on a cluster (`ray submit clusters/gpu.yaml tune_csem.py -- --data …`): it joins the Ray
-cluster it is started on and starts one of its own otherwise. See README.md for what it leaves behind.
+It joins the Ray cluster it is started on (RAY_ADDRESS, or one `ray start` made here) and starts one of its
+own otherwise. See README.md for what it leaves behind.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Request:
 
 
 def main() -> int:
-    request = tyro.cli(Request, description=__doc__)
+    request, study = tyro.cli(Request, description=__doc__), None
     try:
         study, request = begin(request)
         with record.hold(study):
@@ -100,9 +100,13 @@ def main() -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("SCENETUNE_DEBUG"):
             raise
+        if study and not request.resume:
+            record.discard_unused(study)
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if study is None:
+            return 130
         record.write(study, record.read(study) | {"status": "interrupted"})
         go_on = f"python tune_csem.py --study {shlex.quote(str(study))} --resume"
         print(f"\nstopped; nothing finished is lost. Go on with:\n  {go_on}")
@@ -244,7 +248,7 @@ def describe_study(
         "status": "running",
         "command": about.get("command", sys.argv),
         "pins": dict(proposals.pins),
-        "space": sorted(proposals.check()),
+        "space": proposals.knobs(),
         "objective": {"metric": names.OBJECTIVE, "mode": "max"},
         "concurrent": concurrent,
         "data": about_data(index),

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -40,6 +41,12 @@ def create(folder: Path, record: Mapping[str, Any]) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write(folder, record)
+
+
+def discard_unused(folder: Path) -> None:
+    """Remove a study folder in which nothing has run yet, so that the same command can be given again."""
+    if not (folder / "runs").exists():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
@@ -80,6 +87,8 @@ class Tables:
         rows = list(self._rows())
         curves = [line for row in rows for line in _epochs(self._folder, row)]
         for name, records in (("trials", rows), ("curves", curves)):
+            if not records:  # a table without rows has no columns either; readers take its absence for that
+                continue
             fresh = self._folder / f"{name}.parquet.new"
             pd.DataFrame(records).to_parquet(fresh, index=False)
             os.replace(fresh, self._folder / f"{name}.parquet")

@@ -300,6 +300,14 @@ class Proposals:
                 source = f"published: {row.paper}, Table {row.table}, {row.row}"
                 yield source + (f", with {changed}" if changed else ""), values
 
+    def knobs(self) -> list[str]:
+        """The names that the search varies, as far as 64 random draws show them: it is conditional."""
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
+        trials = [study.ask() for _ in range(64)]
+        for trial in trials:
+            self.suggest(Pinned(trial, self.pins))
+        return sorted({name for trial in trials for name in trial.params})
+
     def check(self) -> dict[str, Any]:
         """A random configuration. Raises ValueError if the pins leave no valid point (DRAWS draws without
         one)."""

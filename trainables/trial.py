@@ -8,12 +8,15 @@ the run folders; Tune's own experiment state is never restored.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import shutil
 import time
+import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from datasets.source import Source, open_source
-from searchspace.study import Job, Ledger
+from searchspace.study import Job, Ledger, now
 from trainables.allocator import keep_freed_pages
 from trainables.engine import Diverged
 from trainables.folder import RunFolder, read_epochs
@@ -91,6 +94,19 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
     return metrics | {"parameters": folder.run.parameter_count}
 
 
+@contextmanager
+def noted(job: Job, place: Place) -> Iterator[None]:
+    """An exception inside is appended to the run folder's error.txt on its way out; the process then ends."""
+    try:
+        yield
+    except Exception:
+        folder = Path(place.study) / job.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "error.txt", "a") as file:
+            file.write(f"{now()}\n{traceback.format_exc()}\n")
+        raise
+
+
 class WarmTrial(tune.Trainable):
     """A trial in one process that stays: torch, the model code and the data cache are ready for the next one.
 
@@ -103,11 +119,12 @@ class WarmTrial(tune.Trainable):
         self.folder: RunFolder | None = None
 
     def step(self) -> dict[str, Any]:
-        if self.folder is None:
-            torch.set_num_threads(self.place.threads)
-            keep_freed_pages()
-            self.folder = open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
-        result = advance(self.folder, self.job)
+        with noted(self.job, self.place):
+            if self.folder is None:
+                torch.set_num_threads(self.place.threads)
+                keep_freed_pages()
+                self.folder = open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
+            result = advance(self.folder, self.job)
         return result | {"done": self.folder.finished or "diverged" in result}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -155,12 +172,13 @@ class Conductor:
         outcome, reason = self.verdicts.pop(trial_id, ("COMPLETE", ""))
         self._finish(job, outcome, reason, metrics, time.monotonic() - self.began.pop(trial_id))
 
-    def fail(self, trial_id: str, error: str) -> None:
+    def fail(self, trial_id: str) -> None:
         """A trial's process failed: its job is started again, RETRIES times, from its checkpoint; then it is
         a FAIL."""
         if trial_id not in self.live:
             return
         job, seconds = self.live.pop(trial_id), time.monotonic() - self.began.pop(trial_id)
+        error = self._last_error(job, seconds)
         self.failures[job.number] += 1
         if self.failures[job.number] > RETRIES:
             self._finish(job, "FAIL", error, {}, seconds)
@@ -188,6 +206,13 @@ class Conductor:
         self.ledger.finish(job, outcome, reason, details)
         self.progress.finished(job, outcome, reason)
         self.ended()
+
+    def _last_error(self, job: Job, seconds: float) -> str:
+        """What the process wrote in the last `seconds` before it ended, in one line."""
+        note = Path(self.place.study) / job.folder / "error.txt"
+        if note.is_file() and time.time() - note.stat().st_mtime < seconds + 1:
+            return note.read_text().strip().splitlines()[-1]
+        return "its process died"
 
     def _caught_up(self, job: Job) -> bool:
         """Report what the run folder knows and the ledger missed in the crash; True if that already ends the
@@ -243,9 +268,7 @@ class _TellLedger(FIFOScheduler):
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        error = trial.get_error()
-        words = str(error).strip().splitlines() if error else []
-        self.conductor.fail(trial.trial_id, words[-1] if words else "its process died")
+        self.conductor.fail(trial.trial_id)
 
 
 def trials_at_once(have: Mapping[str, float], workers: int, cpus: float, gpus: float) -> int:
@@ -285,6 +308,7 @@ def run_phase(
 
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the screen is ours
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are in the run folders and the ledger
     conductor = Conductor(ledger, place, progress, ended)
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
     if place.workers == 1:

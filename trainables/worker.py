@@ -12,7 +12,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from searchspace.study import Job
 from trainables.allocator import keep_freed_pages
-from trainables.trial import Place, advance, open_run
+from trainables.trial import Place, advance, noted, open_run
 
 
 def data_parallel_trial(config: dict[str, Any], *, cpus: float) -> None:
@@ -42,11 +42,11 @@ def work(config: dict[str, Any]) -> None:
     torch.set_num_threads(place.threads)
     keep_freed_pages()
     device = str(train.torch.get_device()) if place.gpus else "cpu"
-    folder = open_run(
-        job, place, rank=context.get_world_rank(), world=context.get_world_size(), device=device
-    )
-    while True:
-        result = advance(folder, job)
-        train.report(result)
-        if folder.finished or "diverged" in result:
-            return
+    rank, world = context.get_world_rank(), context.get_world_size()
+    with noted(job, place):
+        folder = open_run(job, place, rank=rank, world=world, device=device)
+        while True:
+            result = advance(folder, job)
+            train.report(result)
+            if folder.finished or "diverged" in result:
+                return

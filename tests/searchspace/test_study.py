@@ -237,6 +237,7 @@ def test_pins_fix_and_narrow(tmp_path: Path) -> None:
     jobs = [book.next_job() for _ in range(4)]
     assert {j.values["lr"] for j in jobs} == {0.5} and {j.values["kind"] for j in jobs} == {"b"}
     assert "lr" not in book.study.trials[0].params
+    assert proposals().knobs() == ["kind", "layers", "lr"] and book.proposals.knobs() == ["kind", "layers"]
     assert agrees({"kind": "b", "lr": 0.5}, {"kind": ("a", "b"), "layers": 2}) and not agrees(
         {"kind": "c"}, {"kind": ("a", "b")}
     )
