@@ -96,7 +96,7 @@ def describe(values: Mapping[str, Any]) -> str:
     rest = [
         f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}"
         for k, v in values.items()
-        if k in ("lr", "w_event", "shared_layers")
+        if k in ("lr", "shared_layers", "optimiser", "schedule") and v is not None
     ]
     return " ".join(first + rest)
 
