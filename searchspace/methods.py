@@ -29,17 +29,17 @@ SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 class Asha:
     """Asynchronous successive halving, the stopping kind (Li et al., MLSys 2020).
 
-    Rungs lie at `grace`, `grace`·η, `grace`·η² … epochs below the full length. A trial at a rung goes on if
-    it is among the best 1/η of all values seen there so far; fewer than η values stop nobody. The rule reads
-    intermediate values only, so a reopened study has its rungs back.
+    Rungs lie at 1/η, 1/η² … of the full length, none below `grace` epochs, where scores say little yet. A trial at
+    a rung goes on if it is among the best 1/η of all values seen there so far; fewer than η values stop nobody.
+    The rule reads intermediate values only, so a reopened study has its rungs back.
     """
 
-    grace: int = 1
+    grace: int = 3
     reduction: int = 3
 
     def rungs(self, epochs: int) -> list[int]:
-        levels = math.ceil(math.log(max(1.0, epochs / self.grace), self.reduction) - 1e-9)
-        return [self.grace * self.reduction**level for level in range(levels)]
+        lengths = [round(epochs / self.reduction**level) for level in range(1, 20)]
+        return sorted({length for length in lengths if length >= self.grace})
 
     def stop_reason(self, value: float, epoch: int, epochs: int, seen: Sequence[float]) -> str | None:
         """Why a trial with `value` (higher is better) at `epoch` stops, or None. `seen`: every value at this

@@ -59,7 +59,7 @@ def study(shards: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -
         "--trials",
         "6",
         "--epochs",
-        "3",
+        "9",
         "--confirm",
         "2",
         "--seeds",
@@ -89,8 +89,8 @@ def test_a_study_leaves_everything_behind(study: Path, shards: Path) -> None:
     last = curves.groupby(["trial", "repeat"])["val/scene_accuracy"].last()
     assert all(last[row.trial, row.repeat] == row.score for row in runs.itertuples())
     pruned = runs[runs["state"] == "PRUNED"]
-    assert (pruned["epochs"] < 3).all() and pruned["reason"].str.contains("the cut-off at epoch").all()
-    assert (runs[runs["state"] == "COMPLETE"]["epochs"] == 3).all()
+    assert (pruned["epochs"] == 3).all() and pruned["reason"].str.contains("the cut-off at epoch").all()
+    assert (runs[runs["state"] == "COMPLETE"]["epochs"] == 9).all()
     for name in ("report.ipynb", "report.html", "study.db"):
         assert (study / name).stat().st_size > 1000, name
     assert not (study / ".ray").exists()
@@ -142,7 +142,7 @@ def test_one_trial_can_be_trained_again_to_the_same_numbers(
         "--data",
         str(shards),
         "--epochs",
-        "3",
+        "9",
         "--seed",
         str(row["seed"]),
     ]
