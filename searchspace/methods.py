@@ -29,9 +29,9 @@ SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 class Asha:
     """Asynchronous successive halving, the stopping kind (Li et al., MLSys 2020).
 
-    Rungs lie at 1/η, 1/η² … of the full length, none below `grace` epochs, where scores say little yet. A trial at
-    a rung goes on if it is among the best 1/η of all values seen there so far; fewer than η values stop nobody.
-    The rule reads intermediate values only, so a reopened study has its rungs back.
+    Rungs lie at 1/η, 1/η² … of the full length, none below `grace` epochs, where scores say little yet. A
+    trial at a rung goes on if it is among the best 1/η of all values seen there so far; fewer than η values
+    stop nobody. The rule reads intermediate values only, so a reopened study has its rungs back.
     """
 
     grace: int = 3
