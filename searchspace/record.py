@@ -141,7 +141,9 @@ def _epochs(folder: Path, row: Mapping[str, Any]) -> list[dict[str, Any]]:
             lines.append(who | json.loads(text))
         except json.JSONDecodeError:  # torn by a kill; the run will write it again
             break
-    return lines
+    return [
+        line for line in lines if line["epoch"] <= row["epochs"]
+    ]  # a worker group may run on past its stop
 
 
 def _git(root: Path, *arguments: str) -> str | None:

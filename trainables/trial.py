@@ -34,6 +34,7 @@ from trainables.folder import RunFolder, read_epochs
 from trainables.progress import Progress
 from trainables.run import Run
 
+STOP = "stop"  # a file in the run folder that tells a data-parallel trial to end
 RETRIES = 2  # a trial whose process died is started again this often, from its checkpoint
 
 
@@ -157,9 +158,16 @@ class Conductor:
         """Write down an epoch; whether the trial goes on."""
         if trial_id not in self.live:  # a last word from a process already given up
             return False
-        verdict = self._judge(self.live[trial_id], metrics)
+        if trial_id in self.verdicts:  # a worker group that has not seen yet that it is to stop
+            return True
+        job = self.live[trial_id]
+        verdict = self._judge(job, metrics)
         if verdict:
             self.verdicts[trial_id] = verdict
+        if verdict and self.place.workers > 1:
+            # Killing the trial would leave its workers' placement group behind; it ends by itself.
+            (Path(self.place.study) / job.folder / STOP).touch()
+            return True
         return verdict is None
 
     def complete(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
@@ -304,7 +312,7 @@ def run_phase(
     With `place.workers` > 1 each trial is a Ray Train group of that many workers, each with those resources.
     `ended` is called after each job.
     """
-    from trainables.worker import data_parallel_trial
+    from trainables.worker import DRIVER_CPUS, data_parallel_trial
 
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the screen is ours
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -314,7 +322,9 @@ def run_phase(
     if place.workers == 1:
         trainable = tune.with_resources(WarmTrial, {"cpu": cpus, "gpu": place.gpus})
     else:
-        trainable = tune.with_resources(functools.partial(data_parallel_trial, cpus=cpus), {"cpu": 0.01})
+        trainable = tune.with_resources(
+            functools.partial(data_parallel_trial, cpus=cpus), {"cpu": DRIVER_CPUS}
+        )
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

@@ -6,13 +6,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from ray import train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from searchspace.study import Job
 from trainables.allocator import keep_freed_pages
-from trainables.trial import Place, advance, noted, open_run
+from trainables.folder import RunFolder
+from trainables.trial import STOP, Place, advance, noted, open_run
+
+DRIVER_CPUS = 0.01  # of the trial's share; Tune places nothing that needs no CPU at all
 
 
 def data_parallel_trial(config: dict[str, Any], *, cpus: float) -> None:
@@ -25,7 +29,7 @@ def data_parallel_trial(config: dict[str, Any], *, cpus: float) -> None:
         scaling_config=train.ScalingConfig(
             num_workers=place.workers,
             use_gpu=place.gpus > 0,
-            resources_per_worker={"CPU": cpus} | ({"GPU": place.gpus} if place.gpus else {}),
+            resources_per_worker={"CPU": cpus - DRIVER_CPUS} | ({"GPU": place.gpus} if place.gpus else {}),
         ),
         torch_config=TorchConfig(backend="nccl" if place.gpus else "gloo"),
         run_config=train.RunConfig(
@@ -48,5 +52,12 @@ def work(config: dict[str, Any]) -> None:
         while True:
             result = advance(folder, job)
             train.report(result)
-            if folder.finished or "diverged" in result:
+            if folder.finished or "diverged" in result or told_to_stop(folder):
                 return
+
+
+def told_to_stop(folder: RunFolder) -> bool:
+    """Whether the first rank sees the STOP file. Every rank gets the same answer, lest some wait for ever."""
+    answer = [(folder.path / STOP).exists()]
+    dist.broadcast_object_list(answer, src=0)
+    return answer[0]

@@ -1,0 +1,123 @@
+"""What Tune says, turned into the ledger's words: without a cluster, with a real ledger."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from searchspace.methods import Asha
+from searchspace.study import Job, Ledger, open_storage, sqlite_url
+from trainables.progress import Progress
+from trainables.trial import RETRIES, STOP, Conductor, Place, noted, trials_at_once
+
+GOAL = "val/scene_accuracy"
+
+
+def conductor(folder: Path, jobs: int = 4, workers: int = 1) -> Conductor:
+    ledger = Ledger(open_storage(sqlite_url(folder / "study.db")), "search", pruner=Asha())
+    ledger.plan([Job(-1, n, 0, "search", {"lr": 0.1 * n}, n, 9, f"runs/t{n:04d}-r0") for n in range(jobs)])
+    place = Place("csem", "shards", str(folder), GOAL, workers=workers)
+    return Conductor(ledger, place, Progress("search", jobs, 9, stream=io.StringIO()), lambda: None)
+
+
+def run(conductor: Conductor, trial: str, score: float, epochs: range) -> bool:
+    for epoch in epochs:
+        metrics = {"epoch": epoch, GOAL: score, "parameters": 7}
+        if epoch == 9:  # Tune keeps the last result from the scheduler
+            conductor.complete(trial, metrics)
+        elif not conductor.result(trial, metrics):
+            conductor.complete(trial, metrics)
+            return False
+    return True
+
+
+def states(conductor: Conductor) -> list[tuple[str, int, str]]:
+    return [(r["state"], r["epochs"], r["reason"]) for r in conductor.ledger.rows()]
+
+
+def test_complete_and_pruned(tmp_path: Path) -> None:
+    c = conductor(tmp_path)
+    assert c.next_job("a")["job"]["trial"] == 0 and c.next_job("b")["job"]["trial"] == 1
+    assert run(c, "a", 0.5, range(1, 10)) and run(c, "b", 0.6, range(1, 10))
+    c.next_job("c")
+    assert not run(c, "c", 0.1, range(1, 10))
+    reason = "0.1000 < 0.6000, the cut-off at epoch 3 among 3 trials"
+    assert states(c) == [("COMPLETE", 9, ""), ("COMPLETE", 9, ""), ("PRUNED", 3, reason)]
+    assert c.ledger.rows()[0]["parameters"] == 7 and c.live == {}
+    assert c.result("c", {"epoch": 4, GOAL: 0.9}) is False  # a last word of a process already given up
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"epoch": 2, "diverged": "non-finite loss: scene_ce=nan"}, "non-finite loss: scene_ce=nan"),
+        ({"epoch": 2, GOAL: math.nan}, "val/scene_accuracy is nan after epoch 2"),
+        ({"epoch": 2, GOAL: math.inf}, "val/scene_accuracy is inf after epoch 2"),
+    ],
+)
+def test_a_diverged_trial_ends_at_once(tmp_path: Path, metrics: dict[str, Any], reason: str) -> None:
+    c = conductor(tmp_path)
+    c.next_job("a")
+    c.result("a", {"epoch": 1, GOAL: 0.9})
+    assert not c.result("a", metrics)
+    c.complete("a", metrics)
+    assert states(c) == [("DIVERGED", 1, reason)] and c.ledger.best(3) == []
+
+
+def test_a_failed_job_is_started_again_then_told_fail(tmp_path: Path) -> None:
+    c = conductor(tmp_path)
+    first = c.next_job("a")
+    c.next_job("b")
+    for attempt in range(RETRIES):
+        c.fail("a" if attempt == 0 else f"a{attempt}")
+        again = c.next_job(f"a{attempt + 1}")
+        assert again == first
+    job = c.live[f"a{RETRIES}"]
+    with pytest.raises(ValueError), noted(job, c.place):
+        raise ValueError("shard 3 is damaged")
+    c.fail(f"a{RETRIES}")
+    assert states(c)[0] == ("FAIL", 0, "ValueError: shard 3 is damaged") and states(c)[1][0] == "RUNNING"
+    assert "Traceback" in (tmp_path / job.folder / "error.txt").read_text()
+
+
+def test_a_worker_group_is_asked_to_stop_not_killed(tmp_path: Path) -> None:
+    c = conductor(tmp_path, workers=2)
+    for name, score in (("a", 0.5), ("b", 0.6), ("c", 0.1)):
+        (tmp_path / c.next_job(name)["job"]["folder"]).mkdir(parents=True)
+        for epoch in (1, 2, 3):
+            assert c.result(name, {"epoch": epoch, GOAL: score})  # Tune is never told to stop it
+    assert (tmp_path / "runs/t0002-r0" / STOP).exists() and not (tmp_path / "runs/t0001-r0" / STOP).exists()
+    assert c.result("c", {"epoch": 4, GOAL: 0.9})  # it had begun another epoch
+    c.complete("c", {"epoch": 4, GOAL: 0.9})
+    assert states(c)[2][:2] == ("PRUNED", 3)
+
+
+def test_what_the_ledger_missed_in_a_crash_is_made_up_from_the_run_folders(tmp_path: Path) -> None:
+    c = conductor(tmp_path)
+    for name, score in (("a", 0.5), ("b", 0.6), ("c", 0.1)):
+        job = c.next_job(name)["job"]
+        known = 3 if name != "c" else 2  # the driver dies before c's third epoch is reported
+        for epoch in range(1, known + 1):
+            c.result(name, {"epoch": epoch, GOAL: score})
+        folder = tmp_path / job["folder"]
+        folder.mkdir(parents=True)
+        lines = [json.dumps({"epoch": epoch, GOAL: score}) for epoch in (1, 2, 3)]
+        (folder / "epochs.jsonl").write_text("\n".join(lines) + "\n")
+    again = conductor(tmp_path)
+    assert [job.trial for job in again.again] == [0, 1]  # c is judged and over
+    assert states(again)[2][:2] == ("PRUNED", 3)
+    assert again.next_job("x")["job"]["trial"] == 0 and again.next_job("y")["job"]["trial"] == 1
+    assert again.next_job("z")["job"]["trial"] == 3 and again.next_job("none left") is None
+
+
+def test_how_many_trials_a_cluster_holds() -> None:
+    assert trials_at_once({"CPU": 8.0}, 1, 1.0, 0.0) == 8
+    assert trials_at_once({"CPU": 16.0, "GPU": 2.0}, 1, 1.0, 0.25) == 8
+    assert trials_at_once({"CPU": 16.0, "GPU": 4.0}, 2, 3.0, 1.0) == 2
+    with pytest.raises(ValueError, match="a trial needs 2 x 1 = 2 GPUs, the cluster has 1"):
+        trials_at_once({"CPU": 16.0, "GPU": 1.0}, 2, 1.0, 1.0)
