@@ -15,11 +15,13 @@ import os
 import shlex
 import sys
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import optuna
 import ray
 import torch
 import tyro
@@ -33,7 +35,15 @@ from reports.__main__ import summary
 from searchspace import record
 from searchspace.methods import PRUNERS, SAMPLERS, choose
 from searchspace.pins import parse_settings
-from searchspace.study import Ledger, Proposals, confirmation, now, open_storage, sqlite_url
+from searchspace.study import (
+    Ledger,
+    Proposals,
+    confirmation,
+    now,
+    open_storage,
+    sqlite_url,
+    without_password,
+)
 from trainables import names
 from trainables.contract import AudioFormat
 from trainables.export import export_best, keep_checkpoints
@@ -97,7 +107,7 @@ def main() -> int:
         study, request = begin(request)
         with record.hold(study):
             return search(study, request)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, optuna.exceptions.OptunaError, ray.exceptions.RayError) as error:
         if os.environ.get("SCENETUNE_DEBUG"):
             raise
         if study and not request.resume:
@@ -117,18 +127,19 @@ def main() -> int:
 
 
 def search(study: Path, request: Request) -> int:
-    # The data, decoded once here so that the trials find it ready, and the space to search on it
+    # The data, decoded once here so that the trials find it ready
     cache = None if request.stream else default_cache()
     index = open_source(request.data or synthetic.ensure(default_cache()), cache=cache).index
-    storage = open_storage(request.database or sqlite_url(study / "study.db"))
-    proposals = proposals_for(request, index)
-    proposals.check()
+    refuse_unfit(index, request, record.read(study))
 
-    # The machines, and how many trials they hold at once
+    # The machines, how many trials they hold at once, and the space to search on them
     connect(request)
-    have = ray.cluster_resources()
-    gpus = float("GPU" in have) if request.gpus_per_trial is None else request.gpus_per_trial
-    concurrent = trials_at_once(have, request.workers_per_trial, float(request.cpus_per_trial), gpus)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    on_gpus = any("GPU" in node for node in nodes)
+    gpus = float(on_gpus) if request.gpus_per_trial is None else request.gpus_per_trial
+    concurrent = trials_at_once(nodes, request.workers_per_trial, float(request.cpus_per_trial), gpus)
+    proposals = proposals_for(request, index, pins_of(request, record.read(study), gpus))
+    proposals.check()
     about = describe_study(study, request, index, proposals, concurrent)
     record.write(study, about)
     print_plan(study, about)
@@ -143,29 +154,30 @@ def search(study: Path, request: Request) -> int:
         workers=request.workers_per_trial,
         provenance={name: about[name] for name in ("git", "packages", "command")},
     )
-    searching = Ledger(storage, "search", pruner=PRUNERS[request.pruner], proposals=proposals)
-    confirming = Ledger(storage, "confirm", pruner=PRUNERS["none"])
+    storage = open_storage(request.database or sqlite_url(study / "study.db"))
+    name = about["id"] if request.database else ""
+    searching = Ledger(storage, "search", pruner=PRUNERS[request.pruner], proposals=proposals, study=name)
+    confirming = Ledger(storage, "confirm", pruner=PRUNERS["none"], study=name)
     tables = record.Tables(study, lambda: searching.rows() + confirming.rows())
     run = functools.partial(
         run_phase, place=place, concurrent=concurrent, cpus=request.cpus_per_trial, ended=tables.refresh
     )
 
-    # Search: many configurations, one seed each, stopped early where hopeless
-    searching.enqueue(family(request.family).published, at_most=max(1, request.trials // 2))
-    with Progress("search", request.trials, request.epochs, already=searching.finished()) as progress:
-        run(searching, progress=progress)
-    finalists = searching.best(request.confirm)
-    keep_checkpoints(study, searching, finalists)
+    with tables:  # brought up to date on every way out
+        # Search: many configurations, one seed each, stopped early where hopeless
+        searching.enqueue(family(request.family).published, at_most=max(1, request.trials // 2))
+        with Progress("search", request.trials, request.epochs, already=searching.finished()) as progress:
+            run(searching, progress=progress)
+        finalists = searching.best(request.confirm)
+        keep_checkpoints(study, searching, finalists)
 
-    # Confirm: the best ones at full length over fresh seeds; only these ever see the test split
-    confirming.plan(confirmation(finalists, request.seeds, request.seed))
-    jobs = len(finalists) * request.seeds
-    if jobs:
+        # Confirm: the best ones at full length over fresh seeds; only these ever see the test split
+        confirming.plan(confirmation(finalists, request.seeds, request.seed))
+        jobs = len(finalists) * request.seeds
         with Progress("confirm", jobs, request.epochs, already=confirming.finished()) as progress:
             run(confirming, progress=progress)
 
-    # The tables, the winner, the report
-    tables.write()
+    # The winner, the report
     model = export_best(study, request.family, index)
     record.write(study, about | {"status": "complete", "finished": now()})
     page = reports.build(study)
@@ -183,12 +195,16 @@ def begin(request: Request) -> tuple[Path, Request]:
         study = request.study or record.newest(Path("studies"))
         asked = record.read(study)["request"]
         asked["data"] = Path(asked["data"]) if asked["data"] else None
+        asked["database"] = request.database or os.environ.get("SCENETUNE_DATABASE") or asked["database"]
         return study, Request(
             **asked | {"study": study, "resume": True, "set": tuple(map(tuple, asked["set"]))}
         )
     for name in ("trials", "epochs", "seeds", "cpus_per_trial", "workers_per_trial"):
         if getattr(request, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
+    share = request.gpus_per_trial
+    if share is not None and (share < 0 or (share > 1 and share != int(share))):
+        raise ValueError(f"--gpus-per-trial {share:g}: expected 0, a share of one GPU, or whole GPUs")
     if request.confirm < 0:
         raise ValueError(f"--confirm {request.confirm}: expected 0 or more")
     (
@@ -200,19 +216,47 @@ def begin(request: Request) -> tuple[Path, Request]:
     if request.data:
         Index.load(request.data)
     study = request.study or Path("studies") / f"{request.family}-{time.strftime('%Y%m%d-%H%M%S')}"
-    asked = asdict(request) | {"data": str(request.data.resolve()) if request.data else None}
+    secret_free = without_password(request.database) if request.database else None
+    asked = asdict(request) | {
+        "database": secret_free,
+        "data": str(request.data.resolve()) if request.data else None,
+    }
     record.create(
-        study, {"format": 1, "name": study.name, "status": "running", "created": now(), "request": asked}
+        study,
+        {
+            "format": 1,
+            "name": study.name,
+            "id": uuid.uuid4().hex[:12],
+            "status": "running",
+            "created": now(),
+            "request": asked,
+        },
     )
     return study, request
 
 
-def proposals_for(request: Request, index: Index) -> Proposals:
-    """How the family's knobs are proposed, with the user's pins. Without a GPU only TinyCNN is searched
-    unless asked."""
+def refuse_unfit(index: Index, request: Request, about: dict[str, Any]) -> None:
+    """Raises ValueError for shards without the splits a study needs, or other than the study was begun on."""
+    for split in ["val"] + ["test"] * (request.confirm > 0):
+        if split not in index.splits or not index.splits[split].clips:
+            raise ValueError(f"{index.root}: no {split} clips; splits: {', '.join(index.splits)}")
+    begun_on = about.get("data", {}).get("checksum", index.checksum)
+    if begun_on != index.checksum:
+        raise ValueError(
+            f"{index.root} holds other data ({index.checksum[:12]}) than the study was begun on "
+            f"({begun_on[:12]})"
+        )
+
+
+def pins_of(request: Request, about: dict[str, Any], gpus: float) -> dict[str, Any]:
+    """The user's pins, as they were when the study was begun; without a GPU, TinyCNN unless asked otherwise."""
+    if "pins" in about:
+        return {name: tuple(pin) if isinstance(pin, list) else pin for name, pin in about["pins"].items()}
     pins = request.pins()
-    if request.family == "csem" and "backbone" not in pins and not torch.cuda.is_available():
-        pins = {"backbone": "tinycnn", **pins}
+    return {"backbone": "tinycnn", **pins} if request.family == "csem" and not gpus else pins
+
+
+def proposals_for(request: Request, index: Index, pins: dict[str, Any]) -> Proposals:
     fam, audio = family(request.family), AudioFormat(index.sample_rate, index.channels, index.samples)
     return Proposals(
         suggest=lambda trial: fam.suggest(trial, index.labels),
@@ -246,9 +290,9 @@ def describe_study(
     about |= {name: getattr(request, name) for name in wanted}
     return about | {
         "status": "running",
-        "command": about.get("command", sys.argv),
+        "command": about.get("command", [without_password(word) for word in sys.argv]),
         "pins": dict(proposals.pins),
-        "space": proposals.knobs(),
+        "space": proposals.searched(),
         "objective": {"metric": names.OBJECTIVE, "mode": "max"},
         "concurrent": concurrent,
         "data": about_data(index),

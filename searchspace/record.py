@@ -82,6 +82,12 @@ class Tables:
         if time.monotonic() - self._written > 10 * self._took:
             self.write()
 
+    def __enter__(self) -> Tables:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.write()
+
     def write(self) -> None:
         began = time.monotonic()
         rows = list(self._rows())

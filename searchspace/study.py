@@ -7,6 +7,7 @@ resuming the study.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -62,7 +63,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
     except Exception as error:  # SQLAlchemy's, the driver's or alembic's: all mean the same to the user
         raise ValueError(
-            f"cannot open the study database {_without_password(url)}: {error}".splitlines()[0]
+            f"cannot open the study database {without_password(url)}: {error}".splitlines()[0]
         ) from error
 
 
@@ -80,12 +81,14 @@ class Ledger:
         *,
         pruner: Asha | NoPruning,
         proposals: Proposals | None = None,
+        study: str = "",
     ) -> None:
         self.phase, self.pruner, self.proposals, self._storage = phase, pruner, proposals, storage
+        name = f"{study} {phase}".strip()
         self.study = optuna.create_study(
-            storage=storage, study_name=phase, direction="maximize", load_if_exists=True
+            storage=storage, study_name=name, direction="maximize", load_if_exists=True
         )
-        self._study_id = storage.get_study_id_from_name(phase)
+        self._study_id = storage.get_study_id_from_name(name)
 
     def next_job(self) -> Job | None:
         """The next planned job, or a fresh proposal; None when neither is left."""
@@ -95,7 +98,7 @@ class Ledger:
         if self.started() >= self.proposals.trials:
             return None
         trial = self.proposals.ask(self.study)
-        return self._job(self._trials()[trial.number])
+        return self._job(self._trials()[trial.number]) if trial else None
 
     def plan(self, jobs: Iterable[Job]) -> None:
         """Write down jobs to be handed out in this order; those already written down are kept as they are."""
@@ -115,7 +118,8 @@ class Ledger:
         """Have the papers' own configurations run first, the first `at_most` that the pins and the clips
         allow (once)."""
         assert self.proposals is not None, "a ledger of planned jobs proposes nothing"
-        known = {t.user_attrs.get("origin") for t in self._trials()}
+        alive = [t for t in self._trials() if t.state == TrialState.WAITING or "values" in t.user_attrs]
+        known = {t.user_attrs.get("origin") for t in alive}
         starts = list(itertools.islice(self.proposals.warm_starts(rows), at_most))
         for origin, values in starts:
             if origin not in known:
@@ -143,15 +147,14 @@ class Ledger:
         """
         known = self._trials()[job.number]
         if epoch in known.intermediate_values:
-            return known.user_attrs.get("reason") if epoch == max(known.intermediate_values) else None
+            return known.user_attrs.get("reason") or None if epoch == max(known.intermediate_values) else None
         others = [t.intermediate_values[epoch] for t in self._trials() if epoch in t.intermediate_values]
         reason = (
             None
             if epoch >= job.epochs
             else self.pruner.stop_reason(value, epoch, job.epochs, [*others, value])
         )
-        if reason:
-            self._storage.set_trial_user_attr(self._id(job), "reason", reason)
+        self._storage.set_trial_user_attr(self._id(job), "reason", reason or "")
         self._storage.set_trial_intermediate_value(self._id(job), epoch, value)
         return reason
 
@@ -161,15 +164,15 @@ class Ledger:
         """Tell what became of a job, once: a job already finished stays as it is.
 
         `outcome` is COMPLETE, PRUNED, DIVERGED or FAIL. COMPLETE takes its value from the last report. A
-        DIVERGED trial is told PRUNED with NaN as its last value, so that the sampler counts it among the
-        worst instead of not at all; FAIL is for the machine's faults.
+        DIVERGED trial is told PRUNED with a violated constraint: the sampler ranks it below every other,
+        however far it came. FAIL is for the machine's faults, from which there is nothing to learn.
         """
         trial = self._trials()[job.number]
         if trial.state.is_finished():
             return
         last = max(trial.intermediate_values, default=0)
         if outcome == "DIVERGED":
-            self._storage.set_trial_intermediate_value(self._id(job), last + 1, math.nan)
+            optuna.trial.Trial(self.study, self._id(job)).set_constraint("diverged", 1.0)
         for name, value in {"outcome": outcome, "reason": reason, "details": _plain(details or {})}.items():
             self._storage.set_trial_user_attr(self._id(job), name, value)
         if outcome == "COMPLETE":
@@ -184,7 +187,7 @@ class Ledger:
 
     def best(self, count: int) -> list[Job]:
         """The `count` best COMPLETE jobs by value, best first; ties go to the earlier trial."""
-        complete = [t for t in self._trials(TrialState.COMPLETE) if t.value is not None]
+        complete = [t for t in self._trials(TrialState.COMPLETE) if "values" in t.user_attrs]
         ranked = sorted(complete, key=lambda t: (-(t.value or 0.0), t.number))
         return [self._job(t) for t in ranked[:count]]
 
@@ -243,25 +246,39 @@ class Proposals:
     epochs: int
     seed: int
 
-    def ask(self, study: optuna.Study) -> optuna.Trial:
+    def ask(self, study: optuna.Study) -> optuna.Trial | None:
         """A new running trial with its job written into its attributes.
 
-        A proposal that can't be built is told PRUNED, so that the sampler learns, and another is asked for.
+        A proposal that can't be built is told PRUNED, so that the sampler learns; one that was made before is
+        told what came of it then (its seed, and so its result, would be the same). Another is asked for; None
+        when DRAWS in a row were known: the space is exhausted. Raises ValueError when as many can't be built.
         """
         for _ in range(DRAWS):
-            study.sampler = self.sampler(
-                seed_for(self.seed, {"trial": len(study.get_trials(deepcopy=False))}, 0)
-            )
+            known = [t for t in study.get_trials(deepcopy=False) if "values" in t.user_attrs]
+            number = len(study.get_trials(deepcopy=False))
+            study.sampler = self.sampler(seed_for(self.seed, {"trial": number}, 0))
             trial = study.ask()
             try:
                 values = self.propose(trial)
-                break
             except ValueError as error:
                 trial.set_user_attr("reason", str(error))
                 study.tell(trial, state=TrialState.PRUNED)
-                last = error
-        else:
-            raise ValueError(f"{DRAWS} proposals in a row can't be built; the last: {last}")
+                refused: ValueError | None = error
+                continue
+            refused = None
+            before = next((t for t in known if t.user_attrs["values"] == values), None)
+            if before is None:
+                self._write_down(trial, values)
+                return trial
+            if before.state == TrialState.COMPLETE:
+                study.tell(trial, before.value)
+            else:
+                study.tell(trial, state=TrialState.FAIL)  # teaches the sampler nothing it does not know
+        if refused:
+            raise ValueError(f"{DRAWS} proposals in a row can't be built; the last: {refused}")
+        return None
+
+    def _write_down(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
         job = {
             "trial": trial.number,
             "repeat": 0,
@@ -274,20 +291,43 @@ class Proposals:
         }
         for name, value in job.items():
             trial.set_user_attr(name, value)
-        return trial
 
     def propose(self, trial: Any) -> dict[str, Any]:
         """Every knob of a trial: suggested, pinned, or default."""
-        suggested = self.suggest(Pinned(trial, self.pins))
-        fixed = {name: pin for name, pin in self.pins.items() if not isinstance(pin, tuple)}
-        return self.complete(fixed | suggested)
+        return self.complete(self.knobs(trial))
+
+    def knobs(self, trial: Any) -> dict[str, Any]:
+        """What the space and the pins say of a trial, without the defaults.
+
+        A pin on a knob that the space has, but does not ask for in this trial, does not apply to it. One on a
+        knob outside the space applies always, and its choices become a dimension of the search.
+        """
+        pinned = Pinned(trial, self.pins)
+        values = self.suggest(pinned)
+        for name, pin in self.pins.items():
+            if name not in self.space:
+                values[name] = pinned.suggest_categorical(name, pin) if isinstance(pin, tuple) else pin
+        return values
+
+    @functools.cached_property
+    def space(self) -> dict[str, Any]:
+        """{knob: Optuna's record of its range} of the family's space without pins, as drawn at random."""
+        return _drawn(self.suggest, self.seed)
+
+    def searched(self) -> dict[str, Any]:
+        """The same of what is searched with the pins."""
+        return _drawn(self.knobs, self.seed)
 
     def warm_starts(self, rows: Iterable[Published]) -> Iterator[tuple[str, dict[str, Any]]]:
         """(origin, every knob) of the published rows that agree with the pins and can be built, each
         configuration once."""
-        fixed = {name: pin for name, pin in self.pins.items() if not isinstance(pin, tuple)}
         seen: list[dict[str, Any]] = []
         for row in rows:
+            fixed = {
+                name: pin
+                for name, pin in self.pins.items()
+                if name not in row.values and name not in self.space and not isinstance(pin, tuple)
+            }
             if not row.warm_start or not agrees(row.values, self.pins):
                 continue
             try:
@@ -296,17 +336,9 @@ class Proposals:
                 continue
             if values not in seen:
                 seen.append(values)
-                changed = ", ".join(f"{name}={pin}" for name, pin in fixed.items() if name not in row.values)
+                changed = ", ".join(f"{name}={pin}" for name, pin in fixed.items())
                 source = f"published: {row.paper}, Table {row.table}, {row.row}"
                 yield source + (f", with {changed}" if changed else ""), values
-
-    def knobs(self) -> list[str]:
-        """The names that the search varies, as far as 64 random draws show them: it is conditional."""
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
-        trials = [study.ask() for _ in range(64)]
-        for trial in trials:
-            self.suggest(Pinned(trial, self.pins))
-        return sorted({name for trial in trials for name in trial.params})
 
     def check(self) -> dict[str, Any]:
         """A random configuration. Raises ValueError if the pins leave no valid point (DRAWS draws without
@@ -318,6 +350,17 @@ class Proposals:
             except ValueError as error:
                 last = error
         raise ValueError(f"the search space has no valid point: {last}")
+
+
+def _drawn(suggest: Callable[[Any], Any], seed: int) -> dict[str, Any]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    found: dict[str, Any] = {}
+    for _ in range(DRAWS * 2):
+        trial = study.ask()
+        suggest(trial)
+        for name, distribution in trial.distributions.items():
+            found[name] = json.loads(optuna.distributions.distribution_to_json(distribution))
+    return dict(sorted(found.items()))
 
 
 def confirmation(finalists: Iterable[Job], seeds: int, study_seed: int) -> list[Job]:
@@ -363,6 +406,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """A database URL fit to be shown and kept; other text as it is."""
     head, at, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at else url
+    return f"{head.split('://')[0]}://…@{tail}" if at and "://" in head else url

@@ -38,9 +38,11 @@ def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) 
     except SafetensorError as error:  # how safetensors reports a full disk
         shutil.rmtree(fresh, ignore_errors=True)
         raise OSError(f"{folder}: cannot write the checkpoint: {error}") from error
-    (fresh / STATE).write_text(json.dumps(state, indent=1))
-    for path in (fresh / TENSORS, fresh / STATE):
-        _flush(path)
+    _flush(fresh / TENSORS)
+    partial = fresh / f"{STATE}.partial"
+    partial.write_text(json.dumps(state, indent=1))
+    _flush(partial)
+    os.replace(partial, fresh / STATE)  # last: a folder that has it is whole
     if folder.exists():
         os.replace(folder, stale)
     os.replace(fresh, folder)
@@ -54,22 +56,24 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises CheckpointError if there is none or it is damaged.
     """
-    folder = Path(folder)
-    for candidate in (folder, folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")):
-        if (candidate / STATE).is_file() and (candidate / TENSORS).is_file():
-            folder = candidate
-            break
-    else:
+    found = _whole(Path(folder))
+    if found is None:
         raise CheckpointError(f"{folder}: no checkpoint there (expected {TENSORS} and {STATE})")
     try:
-        return load_file(folder / TENSORS), json.loads((folder / STATE).read_text())
+        return load_file(found / TENSORS), json.loads((found / STATE).read_text())
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
+        raise CheckpointError(f"{found}: damaged checkpoint: {error}") from error
 
 
 def exists(folder: Path) -> bool:
-    folder = Path(folder)
-    return any((folder.with_name(folder.name + suffix) / STATE).is_file() for suffix in ("", ".new", ".old"))
+    return _whole(Path(folder)) is not None
+
+
+def _whole(folder: Path) -> Path | None:
+    for candidate in (folder, folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")):
+        if (candidate / STATE).is_file() and (candidate / TENSORS).is_file():
+            return candidate
+    return None
 
 
 def flatten_optimiser(optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -71,8 +71,11 @@ def complete(
     """Every knob of a configuration, defaults included. Raises ValueError if it can't be built for these
     clips."""
     config, recipe = configure(family_name, values)
-    with torch.device("meta"):  # shapes are checked, nothing is allocated
-        family(family_name).build(config, labels, audio)
+    try:
+        with torch.device("meta"):  # shapes are checked, nothing is allocated
+            family(family_name).build(config, labels, audio)
+    except RuntimeError as error:
+        raise ValueError(f"torch can't build this model: {error}") from error
     return asdict(config) | asdict(recipe)
 
 

@@ -28,7 +28,7 @@ from trainables.parts.frontend import statistics
 from trainables.recipe import configure
 from trainables.registry import family
 
-EVAL_BATCH = 64  # clips a validation step; has no influence on the numbers
+EVAL_BATCH = 64  # clips a validation step; the metrics do not depend on it
 
 
 class Run:

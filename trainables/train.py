@@ -70,8 +70,9 @@ def main() -> int:
 
 
 def train(request: Request) -> int:
-    if request.epochs < 1:
-        raise ValueError(f"--epochs {request.epochs}: expected at least 1")
+    for name in ("epochs", "threads"):
+        if getattr(request, name) < 1:
+            raise ValueError(f"--{name} {getattr(request, name)}: expected at least 1")
     values = parse_pins(request.family, parse_settings([one for group in request.set for one in group]))
     for name, value in values.items():
         if isinstance(value, tuple):

@@ -15,7 +15,7 @@ import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,7 +71,7 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
         device=device,
         rank=rank,
         world=world,
-        statistics_folder=Path(place.cache) if place.cache else None,
+        statistics_folder=Path(place.cache or place.study),
     )
     return RunFolder(Path(place.study) / job.folder, run, place.provenance, writer=rank == 0)
 
@@ -174,6 +174,8 @@ class Conductor:
         """Tell the ledger how a trial ended that did not fail."""
         if trial_id not in self.live:
             return
+        if "epoch" not in metrics:  # it ended without a word
+            return self.fail(trial_id)
         if trial_id not in self.verdicts:  # Tune does not show the last result ("done") to the scheduler
             self.result(trial_id, metrics)
         job = self.live.pop(trial_id)
@@ -279,22 +281,21 @@ class _TellLedger(FIFOScheduler):
         self.conductor.fail(trial.trial_id)
 
 
-def trials_at_once(have: Mapping[str, float], workers: int, cpus: float, gpus: float) -> int:
-    """How many trials of `workers` workers with `cpus` CPUs and `gpus` GPUs each a cluster with the resources
-    `have` holds.
+def trials_at_once(nodes: Sequence[Mapping[str, float]], workers: int, cpus: float, gpus: float) -> int:
+    """How many trials of `workers` workers with `cpus` CPUs and `gpus` GPUs each the `nodes` hold.
 
-    Raises ValueError with the sums if it can't hold one.
+    `nodes` are the resources of each; a worker lies on one node. Raises ValueError with the sums if they
+    can't hold one.
     """
-    fits = []
-    for kind, each in (("CPU", cpus), ("GPU", gpus)):
-        if each * workers > have.get(kind, 0.0):
-            raise ValueError(
-                f"a trial needs {workers} x {each:g} = {workers * each:g} {kind}s, the cluster has "
-                f"{have.get(kind, 0.0):g}"
-            )
-        if each:
-            fits.append(int((have[kind] + 1e-6) // (each * workers)))
-    return min(fits)
+    needs = {kind: each for kind, each in (("CPU", cpus), ("GPU", gpus)) if each}
+    places = [
+        min(int((node.get(kind, 0.0) + 1e-6) // each) for kind, each in needs.items()) for node in nodes
+    ]
+    if sum(places) >= workers:
+        return sum(places) // workers
+    asked = " and ".join(f"{workers} x {each:g} = {workers * each:g} {kind}s" for kind, each in needs.items())
+    have = "; ".join(" and ".join(f"{node.get(kind, 0.0):g} {kind}s" for kind in needs) for node in nodes)
+    raise ValueError(f"a trial needs {asked}, the cluster's nodes have {have}")
 
 
 def run_phase(
@@ -314,6 +315,7 @@ def run_phase(
     """
     from trainables.worker import DRIVER_CPUS, data_parallel_trial
 
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the program, not just this phase of it
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the screen is ours
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are in the run folders and the ledger

@@ -92,7 +92,7 @@ def test_states_are_told_truthfully(tmp_path: Path) -> None:
         TrialState.RUNNING,
     ]
     assert trials[0].value == 0.2 and trials[1].value == 0.3
-    assert math.isnan(trials[2].intermediate_values[3])  # so that the sampler learns to keep away
+    assert trials[2].constraints == {"diverged": 1.0}  # so that the sampler learns to keep away
     rows = book.rows()
     assert [r["state"] for r in rows] == ["COMPLETE", "PRUNED", "DIVERGED", "FAIL", "RUNNING"]
     assert [r["epochs"] for r in rows] == [2, 2, 2, 0, 0]
@@ -102,23 +102,17 @@ def test_states_are_told_truthfully(tmp_path: Path) -> None:
     assert book.rows()[0]["state"] == "COMPLETE"
 
 
-def test_a_diverged_trial_is_among_the_worst_for_the_sampler(tmp_path: Path) -> None:
-    """TPE must propose away from where trials diverge: with told FAIL it would not."""
-    book = ledger(
-        tmp_path,
-        pruner="none",
-        trials=60,
-        epochs=2,
-        suggest=lambda t: {"lr": t.suggest_float("lr", 0.0, 1.0)},
-    )
-    outcomes = []
+def test_the_sampler_keeps_away_from_where_trials_diverge(tmp_path: Path) -> None:
+    """The best region borders the diverging one, and trials diverge late, having outlived the pruned ones."""
+    book = ledger(tmp_path, trials=60, epochs=9, suggest=lambda t: {"lr": t.suggest_float("lr", 0.0, 1.0)})
+    diverged = []
     while (job := book.next_job()) is not None:
-        bad = job.values["lr"] > 0.5
-        outcomes.append(bad)
-        for epoch in (1,) if bad else (1, 2):
-            book.report(job, epoch, job.values["lr"])  # the best region borders the diverging one
-        book.finish(job, "DIVERGED" if bad else "COMPLETE")
-    assert sum(outcomes[30:]) < 15
+        bad, reason = job.values["lr"] > 0.5, None
+        for epoch in range(1, 9 if bad else 10):
+            reason = reason or book.report(job, epoch, job.values["lr"])
+        book.finish(job, "DIVERGED" if bad else "PRUNED" if reason else "COMPLETE")
+        diverged.append(bad)
+    assert sum(diverged[30:]) < 15
 
 
 def test_killed_and_reopened_makes_the_same_decisions(tmp_path: Path) -> None:
@@ -150,7 +144,7 @@ def test_proposals_that_cannot_be_built_are_drawn_again_and_named_when_all_are(t
     run_all(book)
     assert len(book.rows()) == 8 and all(r["config.lr"] <= 1e-2 for r in book.rows())
     with pytest.raises(ValueError, match=r"no valid point: layers=10 is outside 1\.\.9"):
-        proposals(pins={"layers": 10}).check()
+        proposals(pins={"layers": 10, "kind": "b"}).check()
 
 
 def test_asha_equals_a_slow_statement_of_the_rule() -> None:
@@ -232,7 +226,36 @@ def test_pins_fix_and_narrow(tmp_path: Path) -> None:
     jobs = [book.next_job() for _ in range(4)]
     assert {j.values["lr"] for j in jobs} == {0.5} and {j.values["kind"] for j in jobs} == {"b"}
     assert "lr" not in book.study.trials[0].params
-    assert proposals().knobs() == ["kind", "layers", "lr"] and book.proposals.knobs() == ["kind", "layers"]
+    assert list(proposals().searched()) == ["kind", "layers", "lr"]
+    assert list(book.proposals.searched()) == ["kind", "layers"]
+
+
+def test_a_pin_applies_only_where_its_knob_exists(tmp_path: Path) -> None:
+    book = ledger(tmp_path, pins={"layers": 3, "width": (2, 4), "epochs": 7}, trials=24)
+    jobs = []
+    while (job := book.next_job()) is not None:
+        jobs.append(job.values)
+        book.finish(job, "FAIL")
+    by_kind = {kind: {v["layers"] for v in jobs if v["kind"] == kind} for kind in "ab"}
+    assert by_kind == {"a": {1}, "b": {3}}  # "a" has no layers to pin; the default stays
+    assert {v["width"] for v in jobs} == {2, 4} and {v["epochs"] for v in jobs} == {7}  # outside the space
+    assert list(book.proposals.searched()) == ["kind", "lr", "width"]
+
+
+def test_a_configuration_is_tried_once(tmp_path: Path) -> None:
+    book = ledger(tmp_path, pins={"lr": 0.01, "layers": (1, 2)}, trials=20, pruner="none", epochs=1)
+    run_all(book)
+    tried = [(r["config.kind"], r["config.layers"]) for r in book.rows()]
+    assert sorted(tried) == [("a", 1), ("b", 1), ("b", 2)]  # and then the space is exhausted
+    assert len({str(j.values) for j in book.best(9)}) == len(book.best(9)) == 3
+
+
+def test_two_studies_in_one_database_do_not_meet(tmp_path: Path) -> None:
+    storage = open_storage(sqlite_url(tmp_path / "shared.db"))
+    one = Ledger(storage, "search", pruner=PRUNERS["none"], proposals=proposals(), study="a")
+    two = Ledger(storage, "search", pruner=PRUNERS["none"], proposals=proposals(), study="b")
+    one.next_job()
+    assert one.started() == 1 and two.started() == 0
     assert agrees({"kind": "b", "lr": 0.5}, {"kind": ("a", "b"), "layers": 2}) and not agrees(
         {"kind": "c"}, {"kind": ("a", "b")}
     )

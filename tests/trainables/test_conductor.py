@@ -116,8 +116,11 @@ def test_what_the_ledger_missed_in_a_crash_is_made_up_from_the_run_folders(tmp_p
 
 
 def test_how_many_trials_a_cluster_holds() -> None:
-    assert trials_at_once({"CPU": 8.0}, 1, 1.0, 0.0) == 8
-    assert trials_at_once({"CPU": 16.0, "GPU": 2.0}, 1, 1.0, 0.25) == 8
-    assert trials_at_once({"CPU": 16.0, "GPU": 4.0}, 2, 3.0, 1.0) == 2
-    with pytest.raises(ValueError, match="a trial needs 2 x 1 = 2 GPUs, the cluster has 1"):
-        trials_at_once({"CPU": 16.0, "GPU": 1.0}, 2, 1.0, 1.0)
+    assert trials_at_once([{"CPU": 8.0}], 1, 1.0, 0.0) == 8
+    assert trials_at_once([{"CPU": 16.0, "GPU": 2.0}], 1, 1.0, 0.25) == 8
+    assert trials_at_once([{"CPU": 16.0, "GPU": 4.0}], 2, 3.0, 1.0) == 2
+    assert trials_at_once([{"CPU": 2.0}, {"CPU": 5.0}], 1, 2.0, 0.0) == 3
+    with pytest.raises(ValueError, match="needs 2 x 1 = 2 CPUs and 2 x 1 = 2 GPUs, the cluster's nodes have"):
+        trials_at_once([{"CPU": 16.0, "GPU": 1.0}], 2, 1.0, 1.0)
+    with pytest.raises(ValueError, match="needs 1 x 3 = 3 CPUs, the cluster's nodes have 2 CPUs; 2 CPUs"):
+        trials_at_once([{"CPU": 2.0}, {"CPU": 2.0}], 1, 3.0, 0.0)  # four in all, but no node holds three
