@@ -249,7 +249,7 @@ def refuse_unfit(index: Index, request: Request, about: dict[str, Any]) -> None:
 
 
 def pins_of(request: Request, about: dict[str, Any], gpus: float) -> dict[str, Any]:
-    """The user's pins, as they were when the study was begun; without a GPU, TinyCNN unless asked otherwise."""
+    """The user's pins, as they were when the study was begun; without a GPU, only TinyCNN by default."""
     if "pins" in about:
         return {name: tuple(pin) if isinstance(pin, list) else pin for name, pin in about["pins"].items()}
     pins = request.pins()
