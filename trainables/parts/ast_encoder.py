@@ -52,7 +52,7 @@ class PatchEmbedding(nn.Module):
             )
         patches = self.proj(x.transpose(2, 3)).flatten(2).transpose(1, 2)  # (B, D, F', T') → (B, P, D)
         first = torch.cat([self.cls_token, self.dist_token], 1).expand(len(x), -1, -1)
-        return torch.cat([first.to(patches.dtype), patches], 1) + self.pos_embed
+        return torch.cat([first, patches], 1) + self.pos_embed
 
 
 class Attention(nn.Module):
