@@ -81,7 +81,7 @@ LEARNING_RATES = {"ast": (1e-7, 1e-3)}  # the paper's is 1e-6
 @dataclass(frozen=True)
 class Released:
     """What the released code fixes for a backbone; `least` is the fewest frames and mel bins it can read. The
-    masks cover as many seconds and octaves in ast's finer features as in the others'.
+    masks cover about as many seconds and the same share of the mel bins with ast as with the others.
     """
 
     blocks: int
@@ -346,10 +346,8 @@ def _shared_layers(config: Config) -> int:
 
 def _frontend(config: Config, audio: AudioFormat) -> FrontEnd:
     released = RELEASED[config.backbone]
-    time, frequency = (
-        _given(config.time_mask, released.time_mask),
-        _given(config.freq_mask, released.freq_mask),
-    )
+    time = _given(config.time_mask, released.time_mask)
+    frequency = _given(config.freq_mask, released.freq_mask)
     kind = KaldiFbank if config.backbone == "ast" else LogMel
     return kind(
         audio.sample_rate,
