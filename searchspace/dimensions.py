@@ -35,9 +35,9 @@ def loss_weight(trial: BaseTrial, name: str) -> float:
     return trial.suggest_float(name, 1e-3, 2.0, log=True)
 
 
-def learning_rate(trial: BaseTrial) -> float:
-    """Highest learning rate, log scale, 1e-4 … 1e-2."""
-    return trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+def learning_rate(trial: BaseTrial, low: float = 1e-4, high: float = 1e-2) -> float:
+    """Highest learning rate, log scale, `low` … `high`; transformers need lower ones than convolutions."""
+    return trial.suggest_float("lr", low, high, log=True)
 
 
 def weight_decay(trial: BaseTrial) -> float:
@@ -57,7 +57,7 @@ def schedule(trial: BaseTrial) -> str:
 
 
 def dropout(trial: BaseTrial) -> float:
-    """Probability of dropping a value after every convolution block, 0 … 0.5."""
+    """Probability of dropping a value after every block, 0 … 0.5."""
     return trial.suggest_float("dropout", 0.0, 0.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_type_hints
@@ -94,7 +95,19 @@ def parse_pins(family_name: str, settings: Mapping[str, str]) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"--set {name}={text}: {error}") from None
         pins[name] = choices if len(choices) > 1 else choices[0]
-    for name, pin in pins.items():  # each value by itself must be possible
-        for value in pin if isinstance(pin, tuple) else (pin,):
-            configure(family_name, {name: value})
+    choices_of = {name: pin if isinstance(pin, tuple) else (pin,) for name, pin in pins.items()}
+    for name, choices in choices_of.items():
+        for value in choices:
+            _refuse_impossible(family_name, choices_of | {name: (value,)})
     return pins
+
+
+def _refuse_impossible(family_name: str, choices_of: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raises ValueError if no combination of the choices makes a configuration."""
+    for values in itertools.product(*choices_of.values()):
+        try:
+            configure(family_name, dict(zip(choices_of, values)))
+            return
+        except ValueError as error:
+            refused = error
+    raise refused

@@ -74,14 +74,16 @@ def test_csem_space_asks_only_what_applies() -> None:
         assert ("weight_decay" in knobs) == (knobs["optimiser"] == "adamw")
         if "shared_layers" in knobs:
             assert 1 <= knobs["shared_layers"] <= RELEASED[knobs["backbone"]].blocks
+        low, high = (1e-7, 1e-3) if knobs["backbone"] == "ast" else (1e-4, 1e-2)
+        assert low <= knobs["lr"] <= high
         assert json.loads(json.dumps(knobs)) == knobs
-    assert len(seen) == 15
+    assert len(seen) == 20
     assert len(suggest(optuna.create_study().ask(), LABELS)) <= 15
 
 
 def test_multivariate_grouped_tpe_learns_through_the_conditions() -> None:
-    """Shared layers have another range with every backbone; a stored study must take that without
-    complaint.
+    """Shared layers and learning rate have other ranges with other backbones; a stored study must take that
+    without complaint.
     """
     study = optuna.create_study(
         storage="sqlite:///:memory:",

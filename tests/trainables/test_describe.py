@@ -23,6 +23,15 @@ def test_json_of_the_default_is_csem_pann(capsys: pytest.CaptureFixture) -> None
     )  # coupling between parts
 
 
+def test_json_of_csem_ast_for_ten_seconds_of_the_corpus_s_own_rate(capsys: pytest.CaptureFixture) -> None:
+    assert main(["csem", "--set", "backbone=ast", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 118_793_497 and found["input"]["features"] == [1, 1, 1024, 128]
+    assert 0.97 * 174.292e9 < found["macs"] < 174.292e9
+    assert main(["csem", "--set", "backbone=ast", "--seconds", "0.02"]) == 2
+    assert "shorter than one window, 0.025 s" in capsys.readouterr().err
+
+
 def test_table_names_knobs_from_either_form_and_the_clip(capsys: pytest.CaptureFixture) -> None:
     arguments = ["csem", "--set", "backbone=tinycnn", "framework=scene_only", "--set", "lr=0.01"]
     assert (
@@ -44,7 +53,7 @@ def test_table_names_knobs_from_either_form_and_the_clip(capsys: pytest.CaptureF
     [
         (["csm"], "family 'csm' is not known; known: csem"),
         (["csem", "--set", "bakbone=pann"], "did you mean 'backbone'?"),
-        (["csem", "--set", "backbone=resnet"], "expected tinycnn, cnnt or pann"),
+        (["csem", "--set", "backbone=resnet"], "expected tinycnn, cnnt, pann or ast"),
         (["csem", "--set", "lr=-1"], "lr=-1"),
         (["csem", "--set", "backbone"], "expected key=value"),
         (["csem", "--set", "backbone=pann", "--set", "backbone=cnnt"], "given twice"),

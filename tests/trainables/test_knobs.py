@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from trainables.knobs import accepted, check, check_range, fill, parse_value
+from trainables.recipe import parse_pins
 from trainables.registry import config_from
 
 
@@ -100,3 +101,19 @@ def test_config_from_parses_a_familys_knobs() -> None:
     assert config_from("csem", {"f_max": "none"}).f_max is None
     with pytest.raises(ValueError, match="unknown knob 'w_evnt' for family csem; did you mean 'w_event'"):
         config_from("csem", {"w_evnt": 1})
+
+
+def test_pins_are_judged_together() -> None:
+    """Ten shared layers are possible with ast only, and whichever pin comes first."""
+    expected = {"shared_layers": 10, "backbone": "ast"}
+    assert parse_pins("csem", {"shared_layers": "10", "backbone": "ast"}) == expected
+    both = parse_pins("csem", {"backbone": "pann,ast", "shared_layers": "2,10", "depth": "none,12"})
+    assert both == {"backbone": ("pann", "ast"), "shared_layers": (2, 10), "depth": (None, 12)}
+    for settings, said in (
+        ({"shared_layers": "7"}, "shared_layers=7: expected a number >= 1 and <= 6"),
+        ({"backbone": "pann,ast", "shared_layers": "11"}, "shared_layers=11"),
+        ({"backbone": "tinycnn,ast", "lr": "0.1,-1"}, "lr=-1.0"),
+        ({"backbone": "pann,tinycnn", "depth": "12"}, "only backbone ast has it"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            parse_pins("csem", settings)

@@ -19,9 +19,11 @@ Make = Callable[[], nn.Module]
 class Backbone:
     """Features (B, 1, T, F) → embedding (B, `width`).
 
-    blocks    in order; the first reads what the stem gives, or the features
+    stem      features → what the first block reads; None = the features themselves
+    blocks    in order
     pooling   what the last block gives → (B, `pooled`)
     linear    (inputs, outputs) → fully connected layer, initialised as this backbone's are
+    classifier  the same for the classifiers on the embedding; None = `linear`
     dropout_before, dropout_after  around the embedding's FC + ReLU
     """
 
@@ -33,6 +35,7 @@ class Backbone:
     dropout_before: float = 0.0
     dropout_after: float = 0.0
     stem: Make | None = None
+    classifier: Callable[[int, int], nn.Linear] | None = None
 
 
 def trunk(backbone: Backbone, shared_layers: int) -> nn.Sequential:

@@ -3,7 +3,7 @@
 The features of cSEM's CNN models (Hou et al. 2023, §IV and the released code; Kong's dcase2018_task1): mono,
 Hamming window of 2048/44100 s = 46.4 ms every 1376/44100 s = 31.2 ms, no centring, |STFT| / sqrt(Σ w²),
 Slaney mel, ln(x + 1e-8). Window and hop are rounded down to whole samples, so that 10 s are 320 frames at
-every usual rate, as in the paper.
+every usual rate, as in the paper. AST has others: parts/kaldi_fbank.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -132,13 +133,7 @@ class LogMel(nn.Module):
         """Per-bin mean and standard deviation (F,) of the training set. Raises ValueError unless finite and
         std > 0.
         """
-        for name, value in (("mean", mean), ("std", std)):
-            if value.shape != (self.n_mels,) or not bool(torch.isfinite(value).all()):
-                raise ValueError(
-                    f"{name} must be {self.n_mels} finite numbers, got shape {tuple(value.shape)}: {value}"
-                )
-        if not bool((std > 0).all()):
-            raise ValueError(f"std must be above 0 in every mel bin, the least is {std.min().item():.3g}")
+        refuse_unusable(mean, std, self.n_mels)
         with torch.no_grad():
             self.mean.copy_(mean)
             self.std.copy_(std)
@@ -151,8 +146,23 @@ class LogMel(nn.Module):
         )
 
 
+class RawFeatures(Protocol):
+    def raw(self, waveform: Tensor) -> Tensor: ...
+
+
+def refuse_unusable(mean: Tensor, std: Tensor, n_mels: int) -> None:
+    """Raises ValueError unless both are (n_mels,) finite numbers and std > 0."""
+    for name, value in (("mean", mean), ("std", std)):
+        if value.shape != (n_mels,) or not bool(torch.isfinite(value).all()):
+            raise ValueError(
+                f"{name} must be {n_mels} finite numbers, got shape {tuple(value.shape)}: {value}"
+            )
+    if not bool((std > 0).all()):
+        raise ValueError(f"std must be above 0 in every mel bin, the least is {std.min().item():.3g}")
+
+
 @torch.no_grad()
-def statistics(frontend: LogMel, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+def statistics(frontend: RawFeatures, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """Exact mean and population standard deviation (F,) float64 of `frontend.raw` over (clips, time) of all
     `batches`.
 
