@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,19 +14,25 @@ class Pinned:
     """A trial whose pinned knobs are not asked of the sampler.
 
     A pin is one value, or a tuple of values to choose among. A pinned value may lie outside the search
-    space's range: the family's config decides whether it is possible.
+    space's range: the family's config decides whether it is possible. Knobs in `varying` have a range that
+    depends on other knobs (a backbone's number of blocks); to the store each range is a dimension of its own,
+    "shared_layers 1-6", because a sampler that models one range for all would never leave the one it met first.
     """
 
-    def __init__(self, trial: optuna.trial.BaseTrial, pins: Mapping[str, Any]) -> None:
-        self._trial, self._pins = trial, pins
+    def __init__(
+        self, trial: optuna.trial.BaseTrial | Replayed, pins: Mapping[str, Any], varying: Collection[str] = ()
+    ) -> None:
+        self._trial, self._pins, self._varying = trial, pins, varying
 
     def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
-        return (
-            self._pin(name) if name in self._pins else self._trial.suggest_float(name, low, high, **options)
-        )
+        if name in self._pins:
+            return self._pin(name)
+        return self._trial.suggest_float(self._ranged(name, low, high), low, high, **options)
 
     def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
-        return self._pin(name) if name in self._pins else self._trial.suggest_int(name, low, high, **options)
+        if name in self._pins:
+            return self._pin(name)
+        return self._trial.suggest_int(self._ranged(name, low, high), low, high, **options)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         return self._pin(name) if name in self._pins else self._trial.suggest_categorical(name, choices)
@@ -34,6 +40,35 @@ class Pinned:
     def _pin(self, name: str) -> Any:
         pin = self._pins[name]
         return self._trial.suggest_categorical(name, pin) if isinstance(pin, tuple) else pin
+
+    def _ranged(self, name: str, low: float, high: float) -> str:
+        return f"{name} {low:g}-{high:g}" if name in self._varying else name
+
+
+class Replayed:
+    """A trial that answers with given values, and notes under `params` which dimensions it was asked for."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self.params: dict[str, Any] = {}
+
+    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
+        return self._answer(name)
+
+    def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
+        return self._answer(name)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._answer(name)
+
+    def _answer(self, name: str) -> Any:
+        self.params[name] = self._values[knob(name)]
+        return self.params[name]
+
+
+def knob(dimension: str) -> str:
+    """The knob that a dimension of the store belongs to: "shared_layers 1-6" → "shared_layers"."""
+    return dimension.split(" ")[0]
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from searchspace.methods import Asha, NoPruning
-from searchspace.pins import Pinned, agrees
+from searchspace.pins import Pinned, Replayed, agrees, knob
 from searchspace.published import Published
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -123,7 +123,9 @@ class Ledger:
         starts = list(itertools.islice(self.proposals.warm_starts(rows), at_most))
         for origin, values in starts:
             if origin not in known:
-                self.study.enqueue_trial(values, user_attrs={"origin": origin})
+                replayed = Replayed(values)
+                self.proposals.knobs(replayed)
+                self.study.enqueue_trial(replayed.params, user_attrs={"origin": origin})
 
     def unfinished(self) -> list[Job]:
         """Jobs that were running when the last driver ended. Proposals it never wrote down whole are told
@@ -302,7 +304,7 @@ class Proposals:
         A pin on a knob that the space has, but does not ask for in this trial, does not apply to it. One on a
         knob outside the space applies always, and its choices become a dimension of the search.
         """
-        pinned = Pinned(trial, self.pins)
+        pinned = Pinned(trial, self.pins, [name for name, ranges in self.space.items() if len(ranges) > 1])
         values = self.suggest(pinned)
         for name, pin in self.pins.items():
             if name not in self.space:
@@ -310,11 +312,11 @@ class Proposals:
         return values
 
     @functools.cached_property
-    def space(self) -> dict[str, Any]:
-        """{knob: Optuna's record of its range} of the family's space without pins, as drawn at random."""
+    def space(self) -> dict[str, list[Any]]:
+        """{knob: Optuna's record of its ranges} of the family's space without pins, as drawn at random."""
         return _drawn(self.suggest, self.seed)
 
-    def searched(self) -> dict[str, Any]:
+    def searched(self) -> dict[str, list[Any]]:
         """The same of what is searched with the pins."""
         return _drawn(self.knobs, self.seed)
 
@@ -352,14 +354,18 @@ class Proposals:
         raise ValueError(f"the search space has no valid point: {last}")
 
 
-def _drawn(suggest: Callable[[Any], Any], seed: int) -> dict[str, Any]:
+def _drawn(suggest: Callable[[Any], Any], seed: int) -> dict[str, list[Any]]:
+    """{knob: its ranges} of everything `suggest` asks for in DRAWS * 4 random draws."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    found: dict[str, Any] = {}
-    for _ in range(DRAWS * 2):
+    found: dict[str, list[Any]] = {}
+    for _ in range(DRAWS * 4):
         trial = study.ask()
         suggest(trial)
         for name, distribution in trial.distributions.items():
-            found[name] = json.loads(optuna.distributions.distribution_to_json(distribution))
+            record = json.loads(optuna.distributions.distribution_to_json(distribution))
+            ranges = found.setdefault(knob(name), [])
+            if record not in ranges:
+                ranges.append(record)
     return dict(sorted(found.items()))
 
 

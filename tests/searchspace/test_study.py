@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from searchspace.methods import PRUNERS, SAMPLERS, Asha
 from searchspace.pins import agrees, parse_settings
+from searchspace.published import Published
 from searchspace.study import Job, Ledger, Proposals, confirmation, open_storage, seed_for, sqlite_url
 
 
@@ -248,6 +249,29 @@ def test_a_configuration_is_tried_once(tmp_path: Path) -> None:
     tried = [(r["config.kind"], r["config.layers"]) for r in book.rows()]
     assert sorted(tried) == [("a", 1), ("b", 1), ("b", 2)]  # and then the space is exhausted
     assert len({str(j.values) for j in book.best(9)}) == len(book.best(9)) == 3
+
+
+def test_a_range_that_depends_on_another_knob_is_a_dimension_of_its_own(tmp_path: Path) -> None:
+    """One name with two ranges would keep TPE within the first it met: PANN's 6 blocks within TinyCNN's 2."""
+
+    def varying(trial: Any) -> dict[str, Any]:
+        kind = trial.suggest_categorical("kind", ["a", "b"])
+        return {"kind": kind, "layers": trial.suggest_int("layers", 1, 2 if kind == "a" else 6)}
+
+    row = Published("P", "I", "1", "c", "test", "m", 0.5, None, "unknown", {"kind": "b", "layers": 5}, True)
+    book = ledger(tmp_path, suggest=varying, trials=14, epochs=1, pruner="none")
+    book.enqueue([row], at_most=1)
+    while (job := book.next_job()) is not None:
+        book.report(job, 1, job.values["layers"])
+        book.finish(job, "COMPLETE")
+    rows = book.rows()
+    assert rows[0]["origin"] == "published: P, Table I, 1" and rows[0]["config.layers"] == 5
+    assert {r["config.layers"] for r in rows if r["config.kind"] == "b"} >= {5, 6}  # beyond "a"'s range
+    assert set(book.study.trials[0].params) == {"kind", "layers 1-6"}
+    assert [len(ranges) for ranges in book.proposals.searched().values()] == [1, 2]
+    (tmp_path / "pinned").mkdir()
+    pinned = ledger(tmp_path / "pinned", suggest=varying, pins={"layers": 2})
+    assert {pinned.next_job().values["layers"] for _ in range(2)} == {2}
 
 
 def test_two_studies_in_one_database_do_not_meet(tmp_path: Path) -> None:
