@@ -16,7 +16,7 @@ class Pinned:
     A pin is one value, or a tuple of values to choose among. A pinned value may lie outside the search
     space's range: the family's config decides whether it is possible. Knobs in `varying` have a range that
     depends on other knobs (a backbone's number of blocks); to the store each range is a dimension of its own,
-    "shared_layers 1-6", because a sampler that models one range for all would never leave the one it met first.
+    "shared_layers 1-6", because a sampler that models one range for all would not leave the one it met first.
     """
 
     def __init__(
