@@ -1,6 +1,7 @@
 """Raw recordings to shards.
 
-    python -m datasets.prepare tau-like --source DIR --out SHARDS [--fold 1] [--validation location] …
+    python -m datasets.prepare NAME --source DIR --out SHARDS [--validation location] …
+    python -m datasets.prepare --help                 the NAMEs
 
 Every listed file is decoded in full: what can't be read, is cut off or has no samples is damaged. Damaged
 clips are left out, counted and named, and above `--max-damaged` the preparation fails. The loudness of a
@@ -21,12 +22,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import soundfile
+import tyro
 from tyro.extras import SubcommandApp
 
-from datasets.corpora import ABOUT, UNKNOWN, Corpus, Recording, Validation, read_tau_like
+from datasets.corpora import (
+    ABOUT,
+    UNKNOWN,
+    Corpus,
+    Recording,
+    Validation,
+    read_tau2019,
+    read_tau_like,
+    read_tut2018,
+)
 from datasets.decode import flac_intact
 from datasets.prefetch import map_ahead
 from datasets.shards import Index, Sample, check_unused, make_index, unfinished, unique_keys, write_split
@@ -81,7 +93,6 @@ def prepare(
     rate, channels, damaged, sample_type = _probe(files, jobs)
     bar = Progress(sum(map(len, files.values())), progress)
     _check_damage(damaged, bar.total, max_damaged)
-    about = ABOUT.get(name, UNKNOWN)
     with unfinished(out) as folder, bar:
         splits = {}
         for split, members in files.items():
@@ -100,8 +111,8 @@ def prepare(
             channels=channels,
             sample_type=sample_type,
             labels=corpus.labels,
-            licence=about.licence,
-            citation=about.citation,
+            licence=corpus.about.licence,
+            citation=corpus.about.citation,
             dropped=sorted(damaged.items()),
         )
         index.save()
@@ -288,37 +299,80 @@ def summary(index: Index, notes: Sequence[str]) -> str:
 app = SubcommandApp()
 
 
+@dataclass(frozen=True)
+class Work:
+    """Where the shards go and how they are made."""
+
+    out: Path
+    """the folder for the shards; must not exist or be empty"""
+    max_damaged: float = 0.01
+    """the fraction of clips that may be damaged"""
+    jobs: int = os.cpu_count() or 1
+    """threads that decode and encode"""
+
+    def run(self, listing: Corpus, source: Path, name: str) -> None:
+        index = prepare(listing, source, self.out, name=name, max_damaged=self.max_damaged, jobs=self.jobs)
+        print(summary(index, listing.notes))
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """How a validation split is made where there is none."""
+
+    validation: Validation = "auto"
+    """auto = the corpus's val list if there is one, else by location; random is what the papers do"""
+    validation_fraction: float = 0.2
+    """how much of the training list is held out where there is no val list"""
+    seed: int = 0
+    """of the hold-out"""
+
+    def options(self) -> dict[str, Any]:
+        return vars(self)
+
+
+WorkFlags = Annotated[Work, tyro.conf.arg(name="")]
+HoldOutFlags = Annotated[HoldOut, tyro.conf.arg(name="")]
+DEFAULT_HOLD_OUT = HoldOut()
+
+
 @app.command(name="tau-like")
 def tau_like(
     source: Path,
-    out: Path,
+    work: WorkFlags,
     fold: int = 1,
-    max_damaged: float = 0.01,
-    jobs: int = os.cpu_count() or 1,
     corpus: str | None = None,
-    validation: Validation = "auto",
-    validation_fraction: float = 0.2,
-    seed: int = 0,
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
 ) -> None:
-    """Prepare a folder laid out like TAU Urban Acoustic Scenes 2019 (see datasets/corpora.py for the layout).
+    """A folder laid out like TAU Urban Acoustic Scenes 2019 (datasets/corpora/tau_like.py has the layout).
 
     Args:
         source: the corpus folder, with meta.csv, evaluation_setup/ and audio/
-        out: the folder for the shards; must not exist or be empty
         fold: which of evaluation_setup/fold<k>_*.csv
-        max_damaged: the fraction of clips that may be damaged
-        jobs: threads that decode and encode
         corpus: its name in reports (tau2019, tut2018, jssed: with licence, citation); default: the folder's
-        validation: auto = the fold's val list if there is one, else by location; random is what the papers do
-        validation_fraction: how much of the training list is held out where there is no val list
-        seed: of the hold-out
     """
-    listing = read_tau_like(
-        source, fold=fold, validation=validation, validation_fraction=validation_fraction, seed=seed
-    )
     name = corpus or source.resolve().name
-    index = prepare(listing, source, out, name=name, max_damaged=max_damaged, jobs=jobs)
-    print(summary(index, listing.notes))
+    listing = read_tau_like(source, fold=fold, about=ABOUT.get(name, UNKNOWN), **hold_out.options())
+    work.run(listing, source, name)
+
+
+@app.command(name="tau2019")
+def tau2019(source: Path, work: WorkFlags, hold_out: HoldOutFlags = DEFAULT_HOLD_OUT) -> None:
+    """TAU Urban Acoustic Scenes 2019, development set, as it is unpacked.
+
+    Args:
+        source: TAU-urban-acoustic-scenes-2019-development/
+    """
+    work.run(read_tau2019(source, **hold_out.options()), source, "tau2019")
+
+
+@app.command(name="tut2018")
+def tut2018(source: Path, work: WorkFlags, hold_out: HoldOutFlags = DEFAULT_HOLD_OUT) -> None:
+    """TUT Urban Acoustic Scenes 2018, development set (the mobile variant too), as it is unpacked.
+
+    Args:
+        source: TUT-urban-acoustic-scenes-2018-development/
+    """
+    work.run(read_tut2018(source, **hold_out.options()), source, "tut2018")
 
 
 def main(argv: list[str] | None = None) -> int:
