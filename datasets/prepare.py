@@ -34,7 +34,11 @@ from datasets.corpora import (
     UNKNOWN,
     Corpus,
     Recording,
+    TrainingLists,
+    TrainingPart,
     Validation,
+    read_audioset,
+    read_fsdkaggle2019,
     read_tau2019,
     read_tau_like,
     read_tut2018,
@@ -96,7 +100,7 @@ def prepare(
     with unfinished(out) as folder, bar:
         splits = {}
         for split, members in files.items():
-            todo = [file for file in members if file.recording.file not in damaged]
+            todo = [file for file in members if file.recording.name not in damaged]
             results = map_ahead(_encode, todo, jobs)
             splits[split] = write_split(folder, split, _undamaged(results, damaged, bar, max_damaged), rate)
             if splits[split].clips == 0:
@@ -165,7 +169,7 @@ def _files(corpus: Corpus, source: Path) -> dict[str, list[AudioFile]]:
     """The files of each split, shuffled: the streaming reader mixes clips only within a window."""
     files = {}
     for split, recordings in corpus.splits.items():
-        keys = unique_keys(recording.file for recording in recordings)
+        keys = unique_keys(recording.name for recording in recordings)
         found = [AudioFile(key, source / r.file, r) for key, r in zip(keys, recordings)]
         order = np.random.default_rng(SHUFFLE).permutation(len(found))
         files[split] = [found[place] for place in order]
@@ -184,7 +188,7 @@ def _probe(files: Mapping[str, Sequence[AudioFile]], jobs: int) -> tuple[int, in
         if isinstance(header, Damaged):
             damaged[header.file] = header.reason
         else:
-            found[file.recording.file] = header
+            found[file.recording.name] = header
     if not found:
         raise ValueError(f"none of the {len(every)} files could be read; {next(iter(damaged.items()), '')}")
     counts = Counter((rate, channels) for rate, channels, _ in found.values())
@@ -203,25 +207,31 @@ def _probe(files: Mapping[str, Sequence[AudioFile]], jobs: int) -> tuple[int, in
 def _header(file: AudioFile) -> tuple[int, int, str] | Damaged:
     try:
         if file.path.stat().st_size == 0:
-            return Damaged(file.recording.file, "the file is empty")
+            return Damaged(file.recording.name, "the file is empty")
         with soundfile.SoundFile(file.path) as sound:
             if sound.frames == 0:
-                return Damaged(file.recording.file, "no samples")
+                return Damaged(file.recording.name, "no samples")
             return sound.samplerate, sound.channels, sound.subtype
     except (soundfile.SoundFileError, OSError) as error:
-        return Damaged(file.recording.file, _reason(error, file.path))
+        return Damaged(file.recording.name, _reason(error, file.path))
 
 
 def _encode(file: AudioFile) -> Sample | Damaged:
-    """Decode the whole file and encode it for the shard."""
-    name = file.recording.file
+    """Decode the file, or the part of it that the clip is, and encode it for the shard."""
+    name = file.recording.name
     try:
         data = file.path.read_bytes()
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             extension, container, subtype, dtype = KEEP.get(sound.subtype, KEEP_FLOAT)
             promised = max(sound.frames, wav_frames(data))
-            samples = sound.read(dtype=dtype, always_2d=True)  # (n, C)
             rate = sound.samplerate
+            if file.recording.seconds is None:
+                samples = sound.read(dtype=dtype, always_2d=True)  # (n, C)
+            else:
+                first = round(file.recording.start * rate)
+                promised = min(round(file.recording.seconds * rate), promised - first)
+                sound.seek(min(first, sound.frames))
+                samples = sound.read(promised, dtype=dtype, always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         return Damaged(name, _reason(error, file.path))
     if len(samples) != promised:
@@ -363,6 +373,40 @@ def tau2019(source: Path, work: WorkFlags, hold_out: HoldOutFlags = DEFAULT_HOLD
         source: TAU-urban-acoustic-scenes-2019-development/
     """
     work.run(read_tau2019(source, **hold_out.options()), source, "tau2019")
+
+
+@app.command(name="audioset")
+def audioset(
+    source: Path,
+    work: WorkFlags,
+    train: TrainingLists = "balanced",
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
+) -> None:
+    """AudioSet: 527 events, no scenes, weak labels. Listed clips without a file are counted, not fatal.
+
+    Args:
+        source: the folder with class_labels_indices.csv, the segment lists and, anywhere below, the clips
+        train: the training lists; eval_segments.csv is the test split
+    """
+    listing = read_audioset(source, train=train, **hold_out.options())
+    work.run(listing, source, "audioset")
+
+
+@app.command(name="fsdkaggle2019")
+def fsdkaggle2019(
+    source: Path,
+    work: WorkFlags,
+    train: TrainingPart = "curated",
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
+) -> None:
+    """FSDKaggle2019 (DCASE 2019 task 2): 80 events, no scenes.
+
+    Args:
+        source: the folder with FSDKaggle2019.meta/ and the FSDKaggle2019.audio_… folders
+        train: the training clips; validation is held out of the curated ones where they are used
+    """
+    listing = read_fsdkaggle2019(source, train=train, **hold_out.options())
+    work.run(listing, source, "fsdkaggle2019")
 
 
 @app.command(name="tut2018")

@@ -59,7 +59,7 @@ def read_bare_table(
     """
     least = len(columns) if least is None else least
     numbered = text_lines(path)
-    rows = []
+    rows: list[Row] = []
     for (number, line), cells in zip(numbered, split_cells(path, numbered, delimiter)):
         if not rows and cells[0] == columns[0]:
             continue

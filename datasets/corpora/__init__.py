@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from datasets.corpora import tau2019, tut2018
+from datasets.corpora.audioset import TrainingLists, read_audioset
 from datasets.corpora.corpus import UNKNOWN, About, Corpus, Recording, Validation
+from datasets.corpora.fsdkaggle2019 import TrainingPart, read_fsdkaggle2019
 from datasets.corpora.tau2019 import read_tau2019
 from datasets.corpora.tau_like import read_tau_like
 from datasets.corpora.tut2018 import read_tut2018
@@ -31,7 +33,11 @@ __all__ = [
     "About",
     "Corpus",
     "Recording",
+    "TrainingLists",
+    "TrainingPart",
     "Validation",
+    "read_audioset",
+    "read_fsdkaggle2019",
     "read_tau2019",
     "read_tau_like",
     "read_tut2018",

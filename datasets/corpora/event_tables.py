@@ -81,7 +81,7 @@ def _read_strong(
     if not path.is_file():
         return {}
     found: dict[str, list[tuple[float, float, str]]] = {}
-    backwards = []
+    backwards: list[str] = []
     for row, file in _rows_of(path, ("filename", "onset", "offset", "event_label"), meta, notes):
         spans = found.setdefault(file, [])
         if not row["event_label"] and not row["onset"] and not row["offset"]:

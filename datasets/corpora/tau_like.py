@@ -46,7 +46,8 @@ class ListForm:
     def read(self, path: Path) -> list[Row]:
         if self.header:
             return read_table(path, ("filename",), optional=("scene_label",))
-        return read_bare_table(path, ("filename", "scene_label"), least=1)
+        scenes = not path.stem.endswith("_test")
+        return read_bare_table(path, ("filename", "scene_label"), least=2 if scenes else 1)
 
 
 @dataclass(frozen=True)
