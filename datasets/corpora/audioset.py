@@ -10,8 +10,11 @@ The lists may lie in a subfolder too (metadata/), and are read in both spellings
 every label cell quoted, as published, and the rewritten copies without.
 
 The audio is not distributed and every site names it in its own way. A segment's clip is one of, with or
-without the leading Y:  Y<ytid>.wav  Y<ytid>_<start>_<end>.wav  Y<ytid>_<start>.wav,  the times in seconds with three
-decimals, in seconds, or in milliseconds; .flac, .ogg, .opus and .mp3 as well.
+without the leading Y:
+
+    Y<ytid>.wav    Y<ytid>_<start>_<end>.wav    Y<ytid>_<start>.wav
+
+with times in seconds and three decimals, in seconds, or in milliseconds; .flac, .ogg, .opus, .mp3 as well.
 """
 
 from __future__ import annotations
