@@ -39,9 +39,11 @@ from datasets.corpora import (
     Validation,
     read_audioset,
     read_fsdkaggle2019,
+    read_listing,
     read_tau2019,
     read_tau_like,
     read_tut2018,
+    read_tut_sed,
 )
 from datasets.decode import flac_intact
 from datasets.prefetch import map_ahead
@@ -105,7 +107,7 @@ def prepare(
             splits[split] = write_split(folder, split, _undamaged(results, damaged, bar, max_damaged), rate)
             if splits[split].clips == 0:
                 raise ValueError(f"split {split!r} has no clip left: {len(members)} files, all damaged")
-        for notice in sorted(source.glob("LICEN[SC]E*")):
+        for notice in sorted([*source.glob("LICEN[SC]E*"), *source.glob("EULA*")]):
             shutil.copyfile(notice, folder / notice.name)
         index = make_index(
             folder,
@@ -228,6 +230,8 @@ def _encode(file: AudioFile) -> Sample | Damaged:
             if file.recording.seconds is None:
                 samples = sound.read(dtype=dtype, always_2d=True)  # (n, C)
             else:
+                if promised > sound.frames:
+                    return Damaged(name, f"cut off: {sound.frames} of {promised} samples are there")
                 first = round(file.recording.start * rate)
                 promised = min(round(file.recording.seconds * rate), promised - first)
                 sound.seek(min(first, sound.frames))
@@ -417,6 +421,52 @@ def tut2018(source: Path, work: WorkFlags, hold_out: HoldOutFlags = DEFAULT_HOLD
         source: TUT-urban-acoustic-scenes-2018-development/
     """
     work.run(read_tut2018(source, **hold_out.options()), source, "tut2018")
+
+
+@app.command(name="tut-sed")
+def tut_sed(
+    source: Path,
+    work: WorkFlags,
+    fold: int = 1,
+    clip_seconds: float = 10.0,
+    merge_years: bool = False,
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
+) -> None:
+    """TUT Sound Events 2016 and 2017: scenes and events with onsets and offsets.
+
+    Args:
+        source: TUT-sound-events-2016-development/, that of 2017, or the folder that holds both
+        fold: which of the four
+        clip_seconds: the length of the clips that the recordings are cut into; 0 = whole recordings
+        merge_years: "car passing by" and "children shouting" of 2016 become "car" and "children" of 2017
+    """
+    listing = read_tut_sed(
+        source, fold=fold, clip_seconds=clip_seconds, merge_years=merge_years, **hold_out.options()
+    )
+    work.run(listing, source, "tut-sed")
+
+
+@app.command(name="table")
+def table(
+    source: Path,
+    work: WorkFlags,
+    list_file: str | None = None,
+    separator: str = ",",
+    corpus: str | None = None,
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
+) -> None:
+    """Any recordings with one table: path, split, scene, events, onset, offset, location.
+
+    datasets/corpora/listing.py has the rules.
+
+    Args:
+        source: the folder that the table's paths start from
+        list_file: the table inside it; default: table.csv, table.tsv or table.parquet
+        separator: between the names in a cell of events
+        corpus: its name in reports; default: the folder's
+    """
+    listing = read_listing(source, table=list_file, separator=separator, **hold_out.options())
+    work.run(listing, source, corpus or source.resolve().name)
 
 
 def main(argv: list[str] | None = None) -> int:

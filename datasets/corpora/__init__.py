@@ -12,9 +12,11 @@ from datasets.corpora import tau2019, tut2018
 from datasets.corpora.audioset import TrainingLists, read_audioset
 from datasets.corpora.corpus import UNKNOWN, About, Corpus, Recording, Validation
 from datasets.corpora.fsdkaggle2019 import TrainingPart, read_fsdkaggle2019
+from datasets.corpora.listing import read_listing
 from datasets.corpora.tau2019 import read_tau2019
 from datasets.corpora.tau_like import read_tau_like
 from datasets.corpora.tut2018 import read_tut2018
+from datasets.corpora.tut_sed import read_tut_sed
 
 # Corpora that may have been brought into TAU2019's layout, by the name that --corpus gives them.
 ABOUT: Mapping[str, About] = {
@@ -38,7 +40,9 @@ __all__ = [
     "Validation",
     "read_audioset",
     "read_fsdkaggle2019",
+    "read_listing",
     "read_tau2019",
     "read_tau_like",
     "read_tut2018",
+    "read_tut_sed",
 ]
