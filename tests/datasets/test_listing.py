@@ -137,12 +137,12 @@ def rename(old: str, new: str) -> Callable[[Table], object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(1, "split", "dev"), "2: split 'dev' is not one of train, val, test"),
+        (put(1, "split", "dev"), ": split 'dev' is not one of train, val, test"),
         (put(1, "path", "../x.wav"), "is not a file inside the corpus folder"),
         (put(3, "scene", "park"), "listed before with another split, scene or location"),
         (put(1, "events", ""), "onset and offset without an event"),
         (put(5, "split", "train"), "no row of split 'test'; found: train"),
-        (rename("path", "file"), "path"),
+        (rename("path", "file"), "'path"),
         (rename("offset", "end"), "onset, offset and events must come together"),
         (rename("events", "labels"), "onset, offset and events must come together"),
     ],
