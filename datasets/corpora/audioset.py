@@ -159,7 +159,7 @@ def _read_list(
     missing: Counter[str] = Counter()
     segments, without = 0, 0
     example = ""
-    for segment in _segments(path, names):
+    for segment in _segments(path, names, notes):
         segments += 1
         listed.update(segment.events)
         file = next((clips[name] for name in clip_names(segment) if name in clips), None)
@@ -192,10 +192,11 @@ def _missing_note(
     )
 
 
-def _segments(path: Path, names: Mapping[str, str]) -> Iterator[Segment]:
-    """The segments of a list, each video once."""
+def _segments(path: Path, names: Mapping[str, str], notes: list[str]) -> Iterator[Segment]:
+    """The segments of a list, each video once; how many were listed again goes to `notes`."""
     numbered = text_lines(path, comment="#")
     seen: set[str] = set()
+    again = 0
     for (number, line), cells in zip(numbered, split_cells(path, numbered, ",", spaced=True)):
         where = f"{path}, line {number}"
         if len(cells) < 4:
@@ -203,6 +204,7 @@ def _segments(path: Path, names: Mapping[str, str]) -> Iterator[Segment]:
                 f"{where}: expected 'YTID, start_seconds, end_seconds, \"mid,mid\"', found {line[:80]!r}"
             )
         if cells[0] in seen or cells[0] == "YTID":
+            again += cells[0] in seen
             continue
         seen.add(cells[0])
         try:
@@ -215,3 +217,5 @@ def _segments(path: Path, names: Mapping[str, str]) -> Iterator[Segment]:
         if unknown := [mid for mid in mids if mid not in names]:
             raise ValueError(f"{where}: label {unknown[0]!r} is not one of the {len(names)} of {CLASS_LIST}")
         yield Segment(cells[0], start, end, tuple(names[mid] for mid in dict.fromkeys(mids)))
+    if again:
+        notes.append(f"{path.name}: {again} lines left out: their video is listed before")

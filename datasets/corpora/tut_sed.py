@@ -85,6 +85,7 @@ def read_tut_sed(
     test: list[Recording] = []
     events: set[str] = set()
     scenes: set[str] = set()
+    remainders: list[float] = []
     for year in _years(folder):
         lists = _read_lists(year, fold, notes)
         check_listed(year, [(row, file) for file, row in lists.line.items()])
@@ -93,8 +94,14 @@ def read_tut_sed(
         events |= {name for found in spans.values() for _, _, name in found}
         scenes |= set(lists.scene.values())
         for file, scene in lists.scene.items():
-            clips = _cut(year / file, prefix + file, scene, spans[file], clip_seconds, notes)
+            clips, remainder = _cut(year / file, prefix + file, scene, spans[file], clip_seconds, notes)
             (test if file in lists.test else train).extend(clips)
+            remainders += [remainder] if remainder else []
+    if remainders:
+        notes.append(
+            f"the last {max(remainders):.1f} s or less of {len(remainders)} recordings left out: "
+            "not half a clip"
+        )
     by = "location" if validation == "auto" else validation
     first, val = hold_out(train, by, validation_fraction, seed, notes)
     splits = {"train": first, "val": val, "test": tuple(test)}
@@ -180,15 +187,16 @@ def _read_annotation(path: Path, audio: str, backwards: list[str]) -> list[Span]
 
 def _cut(
     path: Path, file: str, scene: str, spans: Sequence[Span], clip_seconds: float, notes: list[str]
-) -> list[Recording]:
-    """The clips of a recording. One that can't be read stays whole: the preparation counts it as damaged."""
+) -> tuple[list[Recording], float]:
+    """(the clips of a recording, the seconds at its end that are in none). A recording that can't be read
+    stays whole: the preparation counts it as damaged."""
     place = PurePosixPath(file).stem
     try:
         length = soundfile.info(path).duration
     except (soundfile.SoundFileError, OSError):
         length = 0.0
     if clip_seconds == 0 or length == 0:
-        return [Recording(file, _labels(scene, place, spans, 0.0, float("inf")))]
+        return [Recording(file, _labels(scene, place, spans, 0.0, float("inf")))], 0.0
     if beyond := sum(onset >= length for onset, _, _ in spans):
         notes.append(f"{file}: {beyond} events begin after the recording's end ({length:.1f} s)")
     clips = []
@@ -196,7 +204,7 @@ def _cut(
     for start in (number * clip_seconds for number in range(max(count, 1))):
         end = min(start + clip_seconds, length)
         clips.append(Recording(file, _labels(scene, place, spans, start, end), start, end - start))
-    return clips
+    return clips, max(round(length - end, 3), 0.0)
 
 
 def _labels(scene: str, place: str, spans: Sequence[Span], start: float, end: float) -> ClipLabels:

@@ -165,3 +165,20 @@ def test_lists_without_any_clip(audioset: Path) -> None:
     (audioset / "metadata/eval_segments.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"no eval_segments.csv"):
         read_audioset(audioset)
+
+
+def test_compressed_clips_listed_twice_and_unlisted_ones(
+    audioset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in audioset.glob("eval_segments/*"):
+        path.unlink()
+    for name, form in zip(EVAL, ("ogg", "mp3", "flac")):
+        soundfile.write(audioset / f"eval_segments/{name}.{form}", tone(0.5), 8000)
+    clip(audioset / "eval_segments/Yunlisted_00.wav")
+    path = audioset / "metadata/eval_segments.csv"
+    path.write_text(path.read_text() + rows(EVAL))
+    out = tmp_path / "out"
+    assert prepare.main(["audioset", "--source", str(audioset), "--out", str(out)]) == 0
+    assert "eval_segments.csv: 4 lines left out: their video is listed before" in capsys.readouterr().out
+    index = Index.load(out)
+    assert index.splits["test"].clips == 3 and index.dropped == ()

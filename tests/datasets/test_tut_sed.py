@@ -67,6 +67,7 @@ def test_the_true_layouts(tmp_path: Path, columns: int) -> None:
 def test_a_short_remainder_is_left_out(tmp_path: Path) -> None:
     corpus = read_tut_sed(year(tmp_path / "c", "street", 3), clip_seconds=0.12)
     assert len(corpus.splits["test"]) == 4  # 0.27 s: two clips and 0.03 s
+    assert "the last 0.0 s or less of 8 recordings left out: not half a clip" in corpus.notes
 
 
 def test_the_folds_test_every_recording_once(tmp_path: Path) -> None:

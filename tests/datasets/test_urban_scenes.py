@@ -132,3 +132,21 @@ def test_a_listed_file_that_is_not_there(tmp_path: Path) -> None:
     next(root.glob("audio/park-*")).unlink()
     with pytest.raises(FileNotFoundError, match="1 of 16 listed files are missing"):
         read(root, 2019)
+
+
+def test_anonymous_names_and_files_listed_twice(tmp_path: Path) -> None:
+    root = urban(tmp_path / "c", 2019)
+    soundfile.write(root / "audio/0.wav", tone(0.05, channels=2), 8000, subtype="PCM_24")
+    for file, line in (("meta.csv", "\tbus\t\ta"), ("evaluation_setup/fold1_train.csv", "\tbus")):
+        with open(root / file, "a") as table:
+            table.write(f"audio/0.wav{line}\naudio/0.wav{line}\n")
+    corpus = read(root, 2019)
+    files = [r.file for name in ("train", "val") for r in corpus.splits[name]]
+    assert files.count("audio/0.wav") == 1 and len(files) == 9
+
+
+def test_an_evaluation_set_is_not_a_development_set(tmp_path: Path) -> None:
+    (tmp_path / "evaluation_setup").mkdir()
+    (tmp_path / "evaluation_setup/test.csv").write_bytes(b"filename\r\naudio/0.wav\r\n")
+    with pytest.raises(FileNotFoundError, match="no meta.csv; expected"):
+        read(tmp_path, 2019)
