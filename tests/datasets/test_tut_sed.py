@@ -25,7 +25,7 @@ def year(root: Path, scene: str, columns: int) -> Path:
     audio = {name: f"audio/{scene}/{name}.wav" for name in names}
     lines = {}
     for i, name in enumerate(names):
-        sound = tone(0.27, RATE, channels=2, pitch=200 + 20 * i)
+        sound = tone(0.27, RATE, channels=2, pitch=203 + 20 * i)  # no period in a clip
         soundfile.write(root / audio[name], sound, RATE, subtype="PCM_24")
         events = EVENTS if i < 7 else ()
         lines[name] = [f"{audio[name]}\t{scene}\t{a}\t{b}\t{label}" for a, b, label in events]
