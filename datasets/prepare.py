@@ -1,6 +1,7 @@
 """Raw recordings to shards.
 
-    python -m datasets.prepare tau-like --source DIR --out SHARDS [--fold 1] [--validation location] …
+    python -m datasets.prepare NAME --source DIR --out SHARDS [--validation location] …
+    python -m datasets.prepare --help                 the NAMEs
 
 Every listed file is decoded in full: what can't be read, is cut off or has no samples is damaged. Damaged
 clips are left out, counted and named, and above `--max-damaged` the preparation fails. The loudness of a
@@ -21,12 +22,29 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import soundfile
+import tyro
 from tyro.extras import SubcommandApp
 
-from datasets.corpora import ABOUT, UNKNOWN, Corpus, Recording, Validation, read_tau_like
+from datasets.corpora import (
+    ABOUT,
+    UNKNOWN,
+    Corpus,
+    Recording,
+    TrainingLists,
+    TrainingPart,
+    Validation,
+    read_audioset,
+    read_fsdkaggle2019,
+    read_listing,
+    read_tau2019,
+    read_tau_like,
+    read_tut2018,
+    read_tut_sed,
+)
 from datasets.decode import flac_intact
 from datasets.prefetch import map_ahead
 from datasets.shards import Index, Sample, check_unused, make_index, unfinished, unique_keys, write_split
@@ -81,16 +99,15 @@ def prepare(
     rate, channels, damaged, sample_type = _probe(files, jobs)
     bar = Progress(sum(map(len, files.values())), progress)
     _check_damage(damaged, bar.total, max_damaged)
-    about = ABOUT.get(name, UNKNOWN)
     with unfinished(out) as folder, bar:
         splits = {}
         for split, members in files.items():
-            todo = [file for file in members if file.recording.file not in damaged]
+            todo = [file for file in members if file.recording.name not in damaged]
             results = map_ahead(_encode, todo, jobs)
             splits[split] = write_split(folder, split, _undamaged(results, damaged, bar, max_damaged), rate)
             if splits[split].clips == 0:
                 raise ValueError(f"split {split!r} has no clip left: {len(members)} files, all damaged")
-        for notice in sorted(source.glob("LICEN[SC]E*")):
+        for notice in sorted([*source.glob("LICEN[SC]E*"), *source.glob("EULA*")]):
             shutil.copyfile(notice, folder / notice.name)
         index = make_index(
             folder,
@@ -100,8 +117,8 @@ def prepare(
             channels=channels,
             sample_type=sample_type,
             labels=corpus.labels,
-            licence=about.licence,
-            citation=about.citation,
+            licence=corpus.about.licence,
+            citation=corpus.about.citation,
             dropped=sorted(damaged.items()),
         )
         index.save()
@@ -154,7 +171,7 @@ def _files(corpus: Corpus, source: Path) -> dict[str, list[AudioFile]]:
     """The files of each split, shuffled: the streaming reader mixes clips only within a window."""
     files = {}
     for split, recordings in corpus.splits.items():
-        keys = unique_keys(recording.file for recording in recordings)
+        keys = unique_keys(recording.name for recording in recordings)
         found = [AudioFile(key, source / r.file, r) for key, r in zip(keys, recordings)]
         order = np.random.default_rng(SHUFFLE).permutation(len(found))
         files[split] = [found[place] for place in order]
@@ -173,7 +190,7 @@ def _probe(files: Mapping[str, Sequence[AudioFile]], jobs: int) -> tuple[int, in
         if isinstance(header, Damaged):
             damaged[header.file] = header.reason
         else:
-            found[file.recording.file] = header
+            found[file.recording.name] = header
     if not found:
         raise ValueError(f"none of the {len(every)} files could be read; {next(iter(damaged.items()), '')}")
     counts = Counter((rate, channels) for rate, channels, _ in found.values())
@@ -192,25 +209,33 @@ def _probe(files: Mapping[str, Sequence[AudioFile]], jobs: int) -> tuple[int, in
 def _header(file: AudioFile) -> tuple[int, int, str] | Damaged:
     try:
         if file.path.stat().st_size == 0:
-            return Damaged(file.recording.file, "the file is empty")
+            return Damaged(file.recording.name, "the file is empty")
         with soundfile.SoundFile(file.path) as sound:
             if sound.frames == 0:
-                return Damaged(file.recording.file, "no samples")
+                return Damaged(file.recording.name, "no samples")
             return sound.samplerate, sound.channels, sound.subtype
     except (soundfile.SoundFileError, OSError) as error:
-        return Damaged(file.recording.file, _reason(error, file.path))
+        return Damaged(file.recording.name, _reason(error, file.path))
 
 
 def _encode(file: AudioFile) -> Sample | Damaged:
-    """Decode the whole file and encode it for the shard."""
-    name = file.recording.file
+    """Decode the file, or the part of it that the clip is, and encode it for the shard."""
+    name = file.recording.name
     try:
         data = file.path.read_bytes()
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             extension, container, subtype, dtype = KEEP.get(sound.subtype, KEEP_FLOAT)
             promised = max(sound.frames, wav_frames(data))
-            samples = sound.read(dtype=dtype, always_2d=True)  # (n, C)
             rate = sound.samplerate
+            if file.recording.seconds is None:
+                samples = sound.read(dtype=dtype, always_2d=True)  # (n, C)
+            else:
+                if promised > sound.frames:
+                    return Damaged(name, f"cut off: {sound.frames} of {promised} samples are there")
+                first = round(file.recording.start * rate)
+                promised = min(round(file.recording.seconds * rate), promised - first)
+                sound.seek(min(first, sound.frames))
+                samples = sound.read(promised, dtype=dtype, always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         return Damaged(name, _reason(error, file.path))
     if len(samples) != promised:
@@ -288,37 +313,160 @@ def summary(index: Index, notes: Sequence[str]) -> str:
 app = SubcommandApp()
 
 
+@dataclass(frozen=True)
+class Work:
+    """Where the shards go and how they are made."""
+
+    out: Path
+    """the folder for the shards; must not exist or be empty"""
+    max_damaged: float = 0.01
+    """the fraction of clips that may be damaged"""
+    jobs: int = os.cpu_count() or 1
+    """threads that decode and encode"""
+
+    def run(self, listing: Corpus, source: Path, name: str) -> None:
+        index = prepare(listing, source, self.out, name=name, max_damaged=self.max_damaged, jobs=self.jobs)
+        print(summary(index, listing.notes))
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """How a validation split is made where there is none."""
+
+    validation: Validation = "auto"
+    """auto = the corpus's val list if there is one, else by location; random is what the papers do"""
+    validation_fraction: float = 0.2
+    """how much of the training list is held out where there is no val list"""
+    seed: int = 0
+    """of the hold-out"""
+
+    def options(self) -> dict[str, Any]:
+        return vars(self)
+
+
+WorkFlags = Annotated[Work, tyro.conf.arg(name="")]
+HoldOutFlags = Annotated[HoldOut, tyro.conf.arg(name="")]
+DEFAULT_HOLD_OUT = HoldOut()
+
+
 @app.command(name="tau-like")
 def tau_like(
     source: Path,
-    out: Path,
+    work: WorkFlags,
     fold: int = 1,
-    max_damaged: float = 0.01,
-    jobs: int = os.cpu_count() or 1,
     corpus: str | None = None,
-    validation: Validation = "auto",
-    validation_fraction: float = 0.2,
-    seed: int = 0,
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
 ) -> None:
-    """Prepare a folder laid out like TAU Urban Acoustic Scenes 2019 (see datasets/corpora.py for the layout).
+    """A folder laid out like TAU Urban Acoustic Scenes 2019 (datasets/corpora/tau_like.py has the layout).
 
     Args:
         source: the corpus folder, with meta.csv, evaluation_setup/ and audio/
-        out: the folder for the shards; must not exist or be empty
         fold: which of evaluation_setup/fold<k>_*.csv
-        max_damaged: the fraction of clips that may be damaged
-        jobs: threads that decode and encode
         corpus: its name in reports (tau2019, tut2018, jssed: with licence, citation); default: the folder's
-        validation: auto = the fold's val list if there is one, else by location; random is what the papers do
-        validation_fraction: how much of the training list is held out where there is no val list
-        seed: of the hold-out
     """
-    listing = read_tau_like(
-        source, fold=fold, validation=validation, validation_fraction=validation_fraction, seed=seed
-    )
     name = corpus or source.resolve().name
-    index = prepare(listing, source, out, name=name, max_damaged=max_damaged, jobs=jobs)
-    print(summary(index, listing.notes))
+    listing = read_tau_like(source, fold=fold, about=ABOUT.get(name, UNKNOWN), **hold_out.options())
+    work.run(listing, source, name)
+
+
+@app.command(name="tau2019")
+def tau2019(source: Path, work: WorkFlags, hold_out: HoldOutFlags = DEFAULT_HOLD_OUT) -> None:
+    """TAU Urban Acoustic Scenes 2019, development set, as it is unpacked.
+
+    Args:
+        source: TAU-urban-acoustic-scenes-2019-development/
+    """
+    work.run(read_tau2019(source, **hold_out.options()), source, "tau2019")
+
+
+@app.command(name="audioset")
+def audioset(
+    source: Path,
+    work: WorkFlags,
+    train: TrainingLists = "balanced",
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
+) -> None:
+    """AudioSet: 527 events, no scenes, weak labels. Listed clips without a file are counted, not fatal.
+
+    Args:
+        source: the folder with class_labels_indices.csv, the segment lists and, anywhere below, the clips
+        train: the training lists; eval_segments.csv is the test split
+    """
+    listing = read_audioset(source, train=train, **hold_out.options())
+    work.run(listing, source, "audioset")
+
+
+@app.command(name="fsdkaggle2019")
+def fsdkaggle2019(
+    source: Path,
+    work: WorkFlags,
+    train: TrainingPart = "curated",
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
+) -> None:
+    """FSDKaggle2019 (DCASE 2019 task 2): 80 events, no scenes.
+
+    Args:
+        source: the folder with FSDKaggle2019.meta/ and the FSDKaggle2019.audio_… folders
+        train: the training clips; validation is held out of the curated ones where they are used
+    """
+    listing = read_fsdkaggle2019(source, train=train, **hold_out.options())
+    work.run(listing, source, "fsdkaggle2019")
+
+
+@app.command(name="tut2018")
+def tut2018(source: Path, work: WorkFlags, hold_out: HoldOutFlags = DEFAULT_HOLD_OUT) -> None:
+    """TUT Urban Acoustic Scenes 2018, development set (the mobile variant too), as it is unpacked.
+
+    Args:
+        source: TUT-urban-acoustic-scenes-2018-development/
+    """
+    work.run(read_tut2018(source, **hold_out.options()), source, "tut2018")
+
+
+@app.command(name="tut-sed")
+def tut_sed(
+    source: Path,
+    work: WorkFlags,
+    fold: int = 1,
+    clip_seconds: float = 10.0,
+    merge_years: bool = False,
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
+) -> None:
+    """TUT Sound Events 2016 and 2017: scenes and events with onsets and offsets.
+
+    Args:
+        source: TUT-sound-events-2016-development/, that of 2017, or the folder that holds both
+        fold: which of the four
+        clip_seconds: the length of the clips that the recordings are cut into; 0 = whole recordings
+        merge_years: "car passing by" and "children shouting" of 2016 become "car" and "children" of 2017
+    """
+    listing = read_tut_sed(
+        source, fold=fold, clip_seconds=clip_seconds, merge_years=merge_years, **hold_out.options()
+    )
+    work.run(listing, source, "tut-sed")
+
+
+@app.command(name="table")
+def table(
+    source: Path,
+    work: WorkFlags,
+    list_file: str | None = None,
+    separator: str = ",",
+    corpus: str | None = None,
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
+) -> None:
+    """Any recordings with one table: path, split, scene, events, onset, offset, location.
+
+    datasets/corpora/listing.py has the rules.
+
+    Args:
+        source: the folder that the table's paths start from
+        list_file: the table inside it; default: table.csv, table.tsv or table.parquet
+        separator: between the names in a cell of events
+        corpus: its name in reports; default: the folder's
+    """
+    listing = read_listing(source, table=list_file, separator=separator, **hold_out.options())
+    work.run(listing, source, corpus or source.resolve().name)
 
 
 def main(argv: list[str] | None = None) -> int:

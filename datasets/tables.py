@@ -32,21 +32,10 @@ def read_table(
 
     Raises FileNotFoundError, or ValueError naming file and line, with what was expected and what was found.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    numbered = text_lines(path)
     if not numbered:
         raise ValueError(f"{path}: empty; expected the header {_show(columns, delimiter)}")
-    cells = [
-        [cell.strip() for cell in row]
-        for row in csv.reader((line for _, line in numbered), delimiter=delimiter)
-    ]
-    if len(cells) != len(numbered):
-        raise ValueError(f"{path}: a quoted cell is not closed on its line")
+    cells = split_cells(path, numbered, delimiter)
     header = cells[0]
     _check_header(path, numbered[0][1], header, columns, delimiter)
     names = [name for name in (*columns, *optional) if name in header]
@@ -58,6 +47,66 @@ def read_table(
         found = {name: row[place] if place < len(row) else "" for name, place in at.items()}
         rows.append(Row(f"{path}, line {number}", found))
     return rows
+
+
+def read_bare_table(
+    path: Path, columns: Sequence[str], *, least: int | None = None, delimiter: str = "\t"
+) -> list[Row]:
+    """The rows of a table without a header, its columns in the order of `columns`; those from number `least`
+    on may be missing. A first line that does hold the names of the columns is passed over.
+
+    Raises FileNotFoundError, or ValueError naming file and line.
+    """
+    least = len(columns) if least is None else least
+    numbered = text_lines(path)
+    rows: list[Row] = []
+    for (number, line), cells in zip(numbered, split_cells(path, numbered, delimiter)):
+        if not rows and cells[0] == columns[0]:
+            continue
+        if not least <= len(cells) <= len(columns):
+            resaved = delimiter == "\t" and "\t" not in line and any(mark in line for mark in ",;")
+            raise ValueError(
+                f"{path}, line {number}: {'not tab-separated (a re-save?): ' if resaved else ''}expected "
+                f"{_show(columns, delimiter)} without a header, found {line.strip()[:80]!r}"
+            )
+        found = dict(zip(columns, [*cells, *[""] * len(columns)]))
+        rows.append(Row(f"{path}, line {number}", found))
+    return rows
+
+
+def text_lines(path: Path, comment: str | None = None) -> list[tuple[int, str]]:
+    """(line number, line) of a UTF-8 file without its blank lines and those that begin with `comment`.
+
+    Raises FileNotFoundError, or ValueError for text in another encoding.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    return [
+        (number, line)
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and not (comment and line.startswith(comment))
+    ]
+
+
+def split_cells(
+    path: Path, numbered: Sequence[tuple[int, str]], delimiter: str, *, spaced: bool = False
+) -> list[list[str]]:
+    """The cells of each line, stripped. `spaced`: a space may stand between the delimiter and a quote.
+
+    Raises ValueError for a quote that is not closed on its line.
+    """
+    reader = csv.reader((line for _, line in numbered), delimiter=delimiter, skipinitialspace=spaced)
+    try:
+        cells = [[cell.strip() for cell in row] for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a table ({error}); is a quoted cell not closed?") from error
+    if len(cells) != len(numbered):
+        raise ValueError(f"{path}: a quoted cell is not closed on its line")
+    return cells
 
 
 def audio_path(row: Row, column: str = "filename") -> str:

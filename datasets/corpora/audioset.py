@@ -1,0 +1,221 @@
+"""AudioSet: 527 event classes, weak labels, scenes unknown; a folder of clips and the lists of segments.
+
+    class_labels_indices.csv            index,mid,display_name
+    balanced_train_segments.csv         YTID, start s, end s, "mid,mid,…"    22160 segments
+    unbalanced_train_segments.csv                                            2041789
+    eval_segments.csv                                                        20371
+    …                                   the clips, in any folders below
+
+The lists may lie in a subfolder too (metadata/), and are read in both spellings found: comma and space with
+every label cell quoted, as published, and the rewritten copies without.
+
+The audio is not distributed and every site names it in its own way. A segment's clip is one of, with or
+without the leading Y:
+
+    Y<ytid>.wav    Y<ytid>_<start>_<end>.wav    Y<ytid>_<start>.wav
+
+with times in seconds and three decimals, in seconds, or in milliseconds; .flac, .ogg, .opus, .mp3 as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from datasets.corpora.corpus import About, Corpus, Recording, Validation, check_folder
+from datasets.corpora.hold_out import hold_out
+from datasets.labels import LabelSpace
+from datasets.shards import ClipLabels
+from datasets.tables import read_table, split_cells, text_lines
+
+TrainingLists = Literal["balanced", "unbalanced", "both"]
+
+ABOUT = About(
+    "lists CC BY 4.0 (Google), ontology CC BY-SA 4.0; the clips belong to those who uploaded them",
+    "Gemmeke, Ellis, Freedman, Jansen, Lawrence, Moore, Plakal, Ritter, Audio Set: An ontology and "
+    "human-labeled dataset for audio events, ICASSP 2017",
+)
+CLASSES = 527
+CLASS_LIST = "class_labels_indices.csv"
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+LAYOUT = f"{CLASS_LIST}, balanced_train_segments.csv, eval_segments.csv and the clips"
+WORST = 3
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A line of a segment list: `start` and `end` in s, `events` by name."""
+
+    ytid: str
+    start: float
+    end: float
+    events: tuple[str, ...]
+
+
+def read_audioset(
+    folder: Path,
+    *,
+    train: TrainingLists = "balanced",
+    validation: Validation = "auto",
+    validation_fraction: float = 0.2,
+    seed: int = 0,
+) -> Corpus:
+    """The training segments of the lists `train` that have a clip, eval_segments.csv's as test split, and a
+    validation split drawn at random from the training segments ("location" = by video, the same here).
+
+    Listed segments without a clip are counted in the notes with the classes they hit most. Raises
+    FileNotFoundError or ValueError, one line each, for lists that are missing or malformed, for a label that
+    CLASS_LIST does not have and for a list without any clip.
+    """
+    check_folder(folder, CLASS_LIST, LAYOUT, lambda path: _find(path, CLASS_LIST) is not None)
+    names = _read_classes(folder)
+    clips, twice = _clips(folder)
+    notes: list[str] = []
+    if twice:
+        notes.append(f"{twice} names of clips occur in several folders or formats: the first is taken")
+    kinds = ("balanced", "unbalanced") if train == "both" else (train,)
+    test = _read_list(folder, "eval", names, clips, notes)
+    used = {recording.labels.location for recording in test}
+    training: list[Recording] = []
+    again = 0
+    for kind in kinds:
+        found = _read_list(folder, f"{kind}_train", names, clips, notes)
+        new = [recording for recording in found if recording.labels.location not in used]
+        used |= {recording.labels.location for recording in new}
+        again += len(found) - len(new)
+        training += new
+    if again:
+        notes.append(f"{again} training segments left out: their video is in the test or another list too")
+    first, val = hold_out(training, "random", validation_fraction, seed, notes)
+    splits = {"train": first, "val": val, "test": tuple(test)}
+    return Corpus(LabelSpace((), tuple(names.values())), splits, tuple(notes), ABOUT)
+
+
+def clip_names(segment: Segment) -> Iterator[str]:
+    """The names, without suffix, under which sites keep the clip of a segment, the most telling first."""
+    times = [
+        (f"{segment.start:.3f}", f"{segment.end:.3f}"),
+        (f"{segment.start:g}", f"{segment.end:g}"),
+        (f"{round(segment.start * 1000)}", f"{round(segment.end * 1000)}"),
+    ]
+    for prefix in ("Y", ""):
+        for start, end in times:
+            yield f"{prefix}{segment.ytid}_{start}_{end}"
+            yield f"{prefix}{segment.ytid}_{start}"
+        yield f"{prefix}{segment.ytid}"
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """The file `name` in the folder or one below."""
+    if (folder / name).is_file():
+        return folder / name
+    return next((path for path in sorted(folder.glob(f"*/{name}")) if path.is_file()), None)
+
+
+def _read_classes(folder: Path) -> dict[str, str]:
+    """{mid: display name} in the order of the published models' outputs."""
+    path = _find(folder, CLASS_LIST) or folder / CLASS_LIST
+    names: dict[str, str] = {}
+    for place, row in enumerate(read_table(path, ("index", "mid", "display_name"), delimiter=",")):
+        if row["index"] != str(place):
+            raise ValueError(f"{row.where}: index {row['index']!r}, expected {place}")
+        names[row["mid"]] = row["display_name"]
+    if len(names) != CLASSES:
+        raise ValueError(f"{path}: {len(names)} classes, expected {CLASSES}")
+    return names
+
+
+def _clips(folder: Path) -> tuple[dict[str, str], int]:
+    """({name without suffix: file} of all audio files below the folder, how many names there were twice)."""
+    found: dict[str, str] = {}
+    twice: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        inside = Path(place).relative_to(folder).as_posix()
+        for file in sorted(files):
+            stem, suffix = os.path.splitext(file)
+            if suffix.lower() not in SUFFIXES:
+                continue
+            if stem in found:
+                twice.add(stem)
+            else:
+                found[stem] = file if inside == "." else f"{inside}/{file}"
+    return found, len(twice)
+
+
+def _read_list(
+    folder: Path, kind: str, names: Mapping[str, str], clips: Mapping[str, str], notes: list[str]
+) -> list[Recording]:
+    """The segments of <kind>_segments.csv that have a clip; how many have none goes to `notes`."""
+    path = _find(folder, f"{kind}_segments.csv")
+    if path is None:
+        raise FileNotFoundError(f"{folder}: no {kind}_segments.csv; expected {LAYOUT}")
+    found: list[Recording] = []
+    listed: Counter[str] = Counter()
+    missing: Counter[str] = Counter()
+    segments, without = 0, 0
+    example = ""
+    for segment in _segments(path, names, notes):
+        segments += 1
+        listed.update(segment.events)
+        file = next((clips[name] for name in clip_names(segment) if name in clips), None)
+        if file is None:
+            without += 1
+            missing.update(segment.events)
+            example = example or segment.ytid
+        else:
+            labels = ClipLabels(events=tuple(sorted(segment.events)), location=segment.ytid)
+            found.append(Recording(file, labels))
+    if not found:
+        raise FileNotFoundError(
+            f"{path}: none of its {segments} segments has a clip below {folder} ({len(clips)} audio files); "
+            f"expected Y{example}.wav for the first"
+        )
+    if without:
+        notes.append(_missing_note(path.name, without, segments, missing, listed))
+    return found
+
+
+def _missing_note(
+    name: str, without: int, segments: int, missing: Mapping[str, int], listed: Mapping[str, int]
+) -> str:
+    worst = sorted(missing, key=lambda event: (-missing[event] / listed[event], event))[:WORST]
+    shown = ", ".join(f"{event!r} {missing[event]} of {listed[event]}" for event in worst)
+    gone = sum(missing[event] == listed[event] for event in missing)
+    return (
+        f"{name}: {without} of {segments} segments have no clip; {gone} classes are left with none, the "
+        f"largest gaps: {shown}"
+    )
+
+
+def _segments(path: Path, names: Mapping[str, str], notes: list[str]) -> Iterator[Segment]:
+    """The segments of a list, each video once; how many were listed again goes to `notes`."""
+    numbered = text_lines(path, comment="#")
+    seen: set[str] = set()
+    again = 0
+    for (number, line), cells in zip(numbered, split_cells(path, numbered, ",", spaced=True)):
+        where = f"{path}, line {number}"
+        if len(cells) < 4:
+            raise ValueError(
+                f"{where}: expected 'YTID, start_seconds, end_seconds, \"mid,mid\"', found {line[:80]!r}"
+            )
+        if cells[0] in seen or cells[0] == "YTID":
+            again += cells[0] in seen
+            continue
+        seen.add(cells[0])
+        try:
+            start, end = float(cells[1]), float(cells[2])
+        except ValueError:
+            start, end = 0.0, 0.0
+        if not 0 <= start < end:
+            raise ValueError(f"{where}: {cells[1]!r} to {cells[2]!r} is no stretch of time in seconds")
+        mids = [mid.strip().strip('"') for cell in cells[3:] for mid in cell.split(",")]
+        if unknown := [mid for mid in mids if mid not in names]:
+            raise ValueError(f"{where}: label {unknown[0]!r} is not one of the {len(names)} of {CLASS_LIST}")
+        yield Segment(cells[0], start, end, tuple(names[mid] for mid in dict.fromkeys(mids)))
+    if again:
+        notes.append(f"{path.name}: {again} lines left out: their video is listed before")
