@@ -261,3 +261,18 @@ def test_self_attention_equals_its_equations() -> None:
             heads.append(torch.softmax(q @ k.T / math.sqrt(3), dim=-1) @ v)
         expected = layer.norm(x + layer.out(torch.cat(heads, dim=1)))
         torch.testing.assert_close(found[clip], expected)
+
+
+def test_cnnt_with_the_papers_encoder_has_a_feed_forward_sublayer_and_a_second_norm_more() -> None:
+    code, paper = (meta(backbone="cnnt", framework="scene_only", cnnt_encoder=e) for e in ("code", "paper"))
+    feed_forward = 512 * 2048 + 2048 + 2048 * 512 + 512
+    assert parameters(paper) - parameters(code) == feed_forward + 2 * 512
+    model = build(
+        Config(backbone="cnnt", cnnt_encoder="paper", width=0.25), LABELS, AudioFormat(8000, 1, 16000)
+    )
+    tokens = torch.randn(2, 64, 6, 8)
+    layer = model.scene.block4
+    x = layer.projection(tokens.transpose(1, 2).flatten(2))
+    x = x + layer.block.attn(layer.block.norm1(x))
+    expected = x + layer.block.mlp(layer.block.norm2(x))
+    assert torch.allclose(layer.eval()(tokens), expected, atol=1e-6)

@@ -19,7 +19,7 @@ Where the paper and the code differ, or the paper is silent, the default is name
   target. Default: the code's; `detach=True` cuts them.
 - s_by_e target: Algorithm 1 prints ŷ_s; Table IX #5 and the code take log ŷ_s. Default: Table IX #5.
 - CNNT's encoder: the paper says "a Transformer encoder layer from AST"; the code has self-attention and a
-  LayerNorm only. The code's.
+  LayerNorm only. Default: the code's; `cnnt_encoder=paper` is a whole layer of AST's (with CNNT's 8 heads).
 - Dropout: the paper gives no rates. PANN .2 after blocks and .5 before the embedding, TinyCNN .3 after blocks
   and embedding, CNNT and AST none: the code's.
 - Initialisation: He-uniform convolutions, embeddings and classifiers in PANN and CNNT; PyTorch's own in
@@ -136,6 +136,7 @@ class Config:
     embedding_dropout  beside the embedding layer; None = the backbone's
     input_norm         BatchNorm over mel bins; None = only for scene_only with pann
     activation_checkpointing  compute ast's blocks again in the backward pass, for memory; None = no
+    cnnt_encoder       code (self-attention and LayerNorm) | paper (an encoder layer of AST); of cnnt only
     n_mels             mel bins; None = 64, with ast 128
     f_min, f_max       limits of the mel bins, Hz; f_min None = 50, with ast 20; f_max None = min(22050, half
                        the sampling rate), with ast 8000
@@ -160,6 +161,7 @@ class Config:
     embedding_dropout: float | None = None
     input_norm: bool | None = None
     activation_checkpointing: bool | None = None
+    cnnt_encoder: Literal["code", "paper"] = "code"
     n_mels: int | None = None
     f_min: float | None = None
     f_max: float | None = None
@@ -365,7 +367,9 @@ def _backbone(config: Config, n_mels: int, frames: int) -> Backbone:
     if config.backbone == "pann":
         return cnn.pann(config.width, dropout, beside)
     if config.backbone == "cnnt":
-        return cnn_transformer.cnn_transformer(n_mels, config.width, dropout, beside)
+        return cnn_transformer.cnn_transformer(
+            n_mels, config.width, dropout, beside, as_printed=config.cnnt_encoder == "paper"
+        )
     if config.backbone == "tinycnn":
         return cnn.tiny_cnn(frames, n_mels, config.width, dropout, beside)
     return ast_encoder.ast(

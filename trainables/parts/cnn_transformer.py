@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainables.parts.ast_encoder import EncoderBlock
 from trainables.parts.backbone import Backbone
 from trainables.parts.cnn import PANN_CHANNELS, he_linear, pann_blocks, scaled
 
@@ -46,6 +47,18 @@ class SelfAttention(nn.Module):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
+class TransformerLayer(nn.Module):
+    """(B, C, T, F) → (B, T, D): time steps projected to D, then a block of AST, as the paper says."""
+
+    def __init__(self, inputs: int, heads: int, head_width: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(inputs, heads * head_width)
+        self.block = EncoderBlock(heads * head_width, heads, dropout=0.0, checkpointing=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(self.projection(x.transpose(1, 2).flatten(2)))
+
+
 class MaxMeanTime(nn.Module):
     """(B, T, D) → (B, D)"""
 
@@ -53,14 +66,17 @@ class MaxMeanTime(nn.Module):
         return torch.amax(x, 1) + x.mean(1)
 
 
-def cnn_transformer(n_mels: int, width: float, dropout: float, embedding_dropout: float) -> Backbone:
-    """Four blocks: three ConvBlocks (320×64 → 40×8) and the self-attention (40×512). Needs LEAST frames and
-    mel bins.
+def cnn_transformer(
+    n_mels: int, width: float, dropout: float, embedding_dropout: float, as_printed: bool = False
+) -> Backbone:
+    """Four blocks: three ConvBlocks (320×64 → 40×8) and the self-attention (40×512), or with `as_printed` a
+    whole encoder layer of AST in its place. Needs LEAST frames and mel bins.
     """
+    encoder = TransformerLayer if as_printed else SelfAttention
     head_width = scaled(HEAD_WIDTH, width)
     inputs = scaled(PANN_CHANNELS[2], width) * (n_mels // 8)
     return Backbone(
-        blocks=(*pann_blocks(3, width, dropout), partial(SelfAttention, inputs, HEADS, head_width)),
+        blocks=(*pann_blocks(3, width, dropout), partial(encoder, inputs, HEADS, head_width)),
         pooling=MaxMeanTime,
         pooled=HEADS * head_width,
         width=HEADS * head_width,
