@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datasets.labels import LabelSpace
+from searchspace.papers.hou2023 import ROWS
 from trainables.contract import AudioFormat
 from trainables.describe import count_macs
-from trainables.families.csem import PUBLISHED, Config, SceneEventModel, build
+from trainables.families.csem import Config, SceneEventModel, build
 from trainables.parts.ast_encoder import PatchEmbedding
 from trainables.parts.coupling import infer
 
@@ -268,7 +269,7 @@ def test_too_few_mel_bins_are_refused() -> None:
 
 
 def test_published_rows_of_ast_start_a_search_after_the_cnn_ones() -> None:
-    starts = [row for row in PUBLISHED if row.warm_start]
+    starts = [row for row in ROWS if row.warm_start]
     backbones = [row.values["backbone"] for row in starts]
     first = backbones.index("ast")
     assert first == len(backbones) - backbones.count("ast") and set(backbones[:first]) == {
