@@ -28,6 +28,7 @@ import tyro
 
 import reports
 from datasets import synthetic
+from datasets.events import parse_events, with_events
 from datasets.shards import Index
 from datasets.source import default_cache, open_source
 from reports import collect
@@ -68,6 +69,9 @@ class Request:
     """Model family."""
     data: Path | None = None
     """Shard set (made by python -m datasets.prepare); the built-in corpus by default."""
+    events: str | None = None
+    """Event labels: labels (the default), tags (a teacher's, soft), tags>0.1 (hard), labels@0.8 (made 80 %
+    right)."""
     trials: int = 16
     """Configurations to try."""
     epochs: int = 9
@@ -129,7 +133,8 @@ def main() -> int:
 def search(study: Path, request: Request) -> int:
     # The data, decoded once here so that the trials find it ready
     cache = None if request.stream else default_cache()
-    index = open_source(request.data or synthetic.ensure(default_cache()), cache=cache).index
+    events = request.events or "labels"
+    index = open_source(request.data or synthetic.ensure(default_cache()), cache=cache, events=events).index
     refuse_unfit(index, request, record.read(study))
 
     # The machines, how many trials they hold at once, and the space to search on them
@@ -149,6 +154,7 @@ def search(study: Path, request: Request) -> int:
         study=str(study.resolve()),
         objective=names.OBJECTIVE,
         cache=str(cache) if cache else None,
+        events=events,
         threads=request.cpus_per_trial,
         gpus=gpus,
         workers=request.workers_per_trial,
@@ -195,6 +201,12 @@ def begin(request: Request) -> tuple[Path, Request]:
         study = request.study or record.newest(Path("studies"))
         asked = record.read(study)["request"]
         asked["data"] = Path(asked["data"]) if asked["data"] else None
+        asked["events"] = str(parse_events(asked.get("events") or "labels"))
+        if request.events and str(parse_events(request.events)) != asked["events"]:
+            raise ValueError(
+                f"--events {request.events}: the study was begun with --events {asked['events']}; resume it "
+                "without --events, or begin another"
+            )
         asked["database"] = request.database or os.environ.get("SCENETUNE_DATABASE") or asked["database"]
         return study, Request(
             **asked | {"study": study, "resume": True, "set": tuple(map(tuple, asked["set"]))}
@@ -213,13 +225,15 @@ def begin(request: Request) -> tuple[Path, Request]:
         choose("pruner", request.pruner, PRUNERS),
     )
     request.pins()
+    events = parse_events(request.events or "labels")
     if request.data:
-        Index.load(request.data)
+        with_events(Index.load(request.data), events)
     study = request.study or Path("studies") / f"{request.family}-{time.strftime('%Y%m%d-%H%M%S')}"
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {
         "database": secret_free,
         "data": str(request.data.resolve()) if request.data else None,
+        "events": str(events),
     }
     record.create(
         study,
@@ -317,6 +331,8 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
         f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation "
         f"clips of {data['seconds']:g} s"
     )
+    if about["request"]["events"] != "labels":
+        print(f"events   {about['request']['events']}: {len(data['events'])} event labels")
     print(
         f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} "
         f"+ {about['pruner']}, {about['concurrent']} at a time"
