@@ -228,6 +228,11 @@ def begin(request: Request) -> tuple[Path, Request]:
     events = parse_events(request.events or "labels")
     if request.data:
         with_events(Index.load(request.data), events)
+    elif events.origin == "tags":
+        raise ValueError(
+            f"--events {request.events}: the built-in corpus has no tags; tag a shard set with "
+            "`python -m trainables.teacher` and give it as --data"
+        )
     study = request.study or Path("studies") / f"{request.family}-{time.strftime('%Y%m%d-%H%M%S')}"
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {
