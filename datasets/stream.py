@@ -1,16 +1,17 @@
 """Shards to batches without a cache: a list of small generators, each taking an iterator and giving one.
 
-    read_segments → expand_tar → group_members → number_clips → shuffle → make_batches
+    read_segments → expand_tar → group_members → number_clips → put_in_order → make_batches
 
-Tar expansion, grouping and shuffling are webdataset's. Opening is ours: a worker reads byte ranges of local
-files, so that an epoch is exact for any number of workers whatever the sizes of the shards; webdataset's own
-openers run `pipe:` commands. Decoding is ours too (datasets.decode): webdataset's default decoders unpickle.
-Which clips are read comes as numbers from datasets.plan, and nothing here asks the environment who it is.
+Tar expansion and grouping are webdataset's. Opening is ours: a worker reads byte ranges of local files, so
+that an epoch is exact for any number of workers whatever the sizes of the shards; webdataset's own openers
+run `pipe:` commands. Mixing is ours: datasets.plan draws the order, so that it is known without reading what
+an epoch that was left half way had already seen. Decoding is ours too (datasets.decode): webdataset's default
+decoders unpickle. Which clips are read comes as numbers from datasets.plan, and nothing here asks the
+environment who it is.
 """
 
 from __future__ import annotations
 
-import random
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -20,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from webdataset.filters import shuffle as mix_window
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from datasets import plan
@@ -29,8 +29,6 @@ from datasets.decode import CLIP_BYTES, ClipFormat, decode_clip
 from datasets.labels import LabelSpace
 from datasets.shards import ClipLabels, Index, Shard, ShardError, byte_range
 
-WINDOW_CLIPS = 1000
-WINDOW_BYTES = 64 * 2**20
 READ_BYTES = 2**20
 
 Step = Callable[[Iterator[Any]], Iterator[Any]]
@@ -38,24 +36,17 @@ Place = tuple[Shard, int, int]
 """A shard, a clip's place in it, and the clip's number in the split."""
 
 
-def batches(
-    index: Index,
-    split: str,
-    reading: plan.Reading,
-    rng: random.Random | None = None,
-) -> Iterator[Batch]:
-    """The batches of one worker. `rng` mixes clips within a bounded window; None keeps the shards' order."""
+def batches(index: Index, split: str, reading: plan.Reading) -> Iterator[Batch]:
+    """The batches of one worker."""
     shards = index.split(split).shards
     steps: list[Step] = [
         partial(read_segments, root=index.root),
         tar_file_expander,
         group_by_keys,
         partial(number_clips, places=places(shards, reading.segments)),
+        partial(put_in_order, order=reading.order),
+        partial(make_batches, index=index, sizes=reading.batch_sizes),
     ]
-    if rng is not None:
-        window = window_clips(shards)
-        steps.append(mix_window(window, initial=window, rng=rng))
-    steps.append(partial(make_batches, index=index, sizes=reading.batch_sizes))
     stream: Iterator[Any] = iter([(shards[s.shard], s) for s in reading.segments])
     for step in steps:
         stream = step(stream)
@@ -102,6 +93,21 @@ def number_clips(
         raise ShardError(f"{extra['__url__']}: clip {extra['__key__']} is not in the index")
 
 
+def put_in_order(
+    clips: Iterable[tuple[Place, dict[str, bytes]]], order: Iterable[int]
+) -> Iterator[tuple[Place, dict[str, bytes]]]:
+    """The clips in the order of their numbers in `order`; what comes before its turn waits in memory."""
+    waiting: dict[int, tuple[Place, dict[str, bytes]]] = {}
+    source = iter(clips)
+    for number in order:
+        while number not in waiting:
+            clip = next(source)
+            waiting[clip[0][2]] = clip
+        yield waiting.pop(number)
+    for _ in source:  # nothing is left but the check that the tars end where the index says
+        raise ShardError("a reading has more clips than its order")
+
+
 def make_batches(
     clips: Iterable[tuple[Place, dict[str, bytes]]],
     index: Index,
@@ -143,14 +149,6 @@ def label_arrays(
             events[row] = space.event_vector(clip.events)
             known[row] = 1.0
     return scene, events, known
-
-
-def window_clips(shards: Sequence[Shard]) -> int:
-    """How many clips the shuffling window holds: at most WINDOW_CLIPS, and about WINDOW_BYTES of encoded
-    audio."""
-    clips = sum(len(shard.clips) for shard in shards)
-    mean = sum(shard.bytes for shard in shards) / max(1, clips)
-    return int(min(WINDOW_CLIPS, max(2, WINDOW_BYTES / max(mean, 1.0))))
 
 
 class WorkerBatches(IterableDataset):
