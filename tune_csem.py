@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,8 +28,9 @@ import tyro
 
 import reports
 from datasets import synthetic
+from datasets.mix import open_sources, resolved
 from datasets.shards import Index
-from datasets.source import default_cache, open_source
+from datasets.source import default_cache
 from reports import collect
 from reports.__main__ import summary
 from searchspace import record
@@ -68,6 +69,8 @@ class Request:
     """Model family."""
     data: Path | None = None
     """Shard set (made by python -m datasets.prepare); the built-in corpus by default."""
+    mix: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Shard set to mix in and how many of its clips go into every batch: --mix shards/audioset:128."""
     trials: int = 16
     """Configurations to try."""
     epochs: int = 9
@@ -129,7 +132,8 @@ def main() -> int:
 def search(study: Path, request: Request) -> int:
     # The data, decoded once here so that the trials find it ready
     cache = None if request.stream else default_cache()
-    index = open_source(request.data or synthetic.ensure(default_cache()), cache=cache).index
+    data = request.data or synthetic.ensure(default_cache())
+    index = open_sources(data, request.mix, cache=cache).index
     refuse_unfit(index, request, record.read(study))
 
     # The machines, how many trials they hold at once, and the space to search on them
@@ -149,6 +153,7 @@ def search(study: Path, request: Request) -> int:
         study=str(study.resolve()),
         objective=names.OBJECTIVE,
         cache=str(cache) if cache else None,
+        mix=request.mix,
         threads=request.cpus_per_trial,
         gpus=gpus,
         workers=request.workers_per_trial,
@@ -197,7 +202,9 @@ def begin(request: Request) -> tuple[Path, Request]:
         asked["data"] = Path(asked["data"]) if asked["data"] else None
         asked["database"] = request.database or os.environ.get("SCENETUNE_DATABASE") or asked["database"]
         return study, Request(
-            **asked | {"study": study, "resume": True, "set": tuple(map(tuple, asked["set"]))}
+            **asked
+            | {"study": study, "resume": True, "mix": tuple(asked.get("mix", ()))}
+            | {"set": tuple(map(tuple, asked["set"]))}
         )
     for name in ("trials", "epochs", "seeds", "cpus_per_trial", "workers_per_trial"):
         if getattr(request, name) < 1:
@@ -215,6 +222,7 @@ def begin(request: Request) -> tuple[Path, Request]:
     request.pins()
     if request.data:
         Index.load(request.data)
+    request = replace(request, mix=tuple(map(resolved, request.mix)))
     study = request.study or Path("studies") / f"{request.family}-{time.strftime('%Y%m%d-%H%M%S')}"
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {

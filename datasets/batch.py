@@ -10,13 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips of one shard set.
+    """B clips of one shard set, or of several (datasets.mix).
 
     waveform     (B, C, N) float32 in [-1, 1]; C channels, N samples; short clips end in zeros
     scene        (B, S) float32, a distribution: one-hot, or mixed by mixup; a row of zeros = unknown
     events       (B, E) float32 in [0, 1]: hard labels, or a teacher's probabilities
     event_known  (B, E) float32, 1 where `events` is to be believed, 0 where the label is unknown
     clip         (B,) int64, the clip's number in its split: the same clip has the same number in every epoch
+    part         (B,) int64, which of the mixed shard sets the clip is from; zeros where there is one
     """
 
     waveform: Tensor
@@ -24,6 +25,11 @@ class Batch:
     events: Tensor
     event_known: Tensor
     clip: Tensor
+    part: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.part is None:
+            object.__setattr__(self, "part", torch.zeros_like(self.clip))
 
     def __len__(self) -> int:
         return self.waveform.shape[0]

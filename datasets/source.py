@@ -48,13 +48,6 @@ class Source(Protocol):
         done: Sequence[plan.Leg] = (),
     ) -> Iterator[Batch]: ...
 
-    def train_stretch(
-        self, parts: np.ndarray, *, first: int, epoch: int, seed: int, rank: int = 0, device: str = "cpu"
-    ) -> Iterator[Batch]:
-        """Batches of given sizes: `rank` gets parts[rank] (world, K) clips at each step, of the epoch's clips
-        from the one in place `first` on. `first` and the sum of `parts` stay within the epoch."""
-        ...
-
     def eval_batches(
         self, split: str, batch_size: int, *, rank: int = 0, world: int = 1, device: str = "cpu"
     ) -> Iterator[Batch]: ...
@@ -62,12 +55,23 @@ class Source(Protocol):
     def leg(self, steps: int, world: int = 1, device: str = "cpu") -> plan.Leg: ...
 
 
+class ShardSource(Source, Protocol):
+    """The source of one shard set, of whose epoch a part can be had."""
+
+    def train_stretch(
+        self, parts: np.ndarray, *, first: int, epoch: int, seed: int, rank: int = 0, device: str = "cpu"
+    ) -> Iterator[Batch]:
+        """Batches of given sizes: `rank` gets parts[rank] (world, K) clips at each step, of the epoch's clips
+        from the one in place `first` on. `first` and the sum of `parts` stay within the epoch."""
+        ...
+
+
 def default_cache() -> Path:
     """$SCENETUNE_CACHE, or ~/.cache/scenetune."""
     return Path(os.environ.get("SCENETUNE_CACHE") or Path.home() / ".cache" / "scenetune")
 
 
-def open_source(root: str | Path, *, cache: Path | None, workers: int = 0) -> Source:
+def open_source(root: str | Path, *, cache: Path | None, workers: int = 0) -> ShardSource:
     """Open the shard set at `root`; `cache=None` streams.
 
     With a cache, the training and validation splits are decoded now if no earlier run did, the test split
@@ -110,7 +114,13 @@ class StreamSource:
         device: str = "cpu",
         done: Sequence[plan.Leg] = (),
     ) -> Iterator[Batch]:
-        options: dict[str, Any] = {"epoch": epoch, "seed": seed, "rank": rank, "world": world, "done": tuple(done)}
+        options: dict[str, Any] = {
+            "epoch": epoch,
+            "seed": seed,
+            "rank": rank,
+            "world": world,
+            "done": tuple(done),
+        }
         sizes, within = shard_clips(self.index, "train"), self.window
         return self._read(
             "train", partial(plan.train_reading, sizes, batch_size, within=within, **options), device

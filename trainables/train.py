@@ -16,7 +16,8 @@ from typing import Annotated
 import torch
 import tyro
 
-from datasets.source import default_cache, open_source
+from datasets.mix import open_sources
+from datasets.source import default_cache
 from searchspace.pins import parse_settings
 from searchspace.record import provenance
 from trainables.allocator import keep_freed_pages
@@ -36,6 +37,9 @@ class Request:
     """Model family, e.g. csem."""
     data: Path
     """Shard set (made by python -m datasets.prepare)."""
+    mix: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Shard set to mix in and how many of its clips go into every batch, e.g. --mix shards/audioset:128;
+    batch_size counts the clips of --data. May be repeated."""
     set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Knobs by name, e.g. --set backbone=tinycnn lr=0.002. python -m trainables.describe lists the knobs."""
     epochs: int = 27
@@ -83,7 +87,7 @@ def train(request: Request) -> int:
     run = Run(
         request.family,
         values,
-        open_source(request.data, cache=cache),
+        open_sources(request.data, request.mix, cache=cache),
         seed=request.seed,
         epochs=request.epochs,
         device="cuda" if torch.cuda.is_available() else "cpu",
