@@ -72,7 +72,7 @@ def open_sources(
     return MixedSource.of(lead, companions) if companions else lead
 
 
-@dataclass(frozen=True)
+@dataclass
 class MixedSource:
     """The source of the lead's and the companions' batches joined; `batch_size` counts the lead's clips.
 
@@ -239,7 +239,9 @@ def joint_index(indices: Sequence[Index], counts: Sequence[int]) -> Index:
     )
 
 
-def _cycled(source: Source, pieces: Iterator[Piece], seed: int, rank: int, device: str) -> Iterator[Batch]:
+def _cycled(
+    source: ShardSource, pieces: Iterator[Piece], seed: int, rank: int, device: str
+) -> Iterator[Batch]:
     """One batch a step; where a cycle ends inside a step, the rest of it comes from the next."""
     made = (
         (piece.step + number, batch)

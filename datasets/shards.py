@@ -11,6 +11,7 @@
 
 index.json holds `format` (1), `corpus`, `sample_rate` (Hz), `channels`, `samples` (the longest clip's),
 `sample_type` ("int16" when every clip is 16-bit, else "float32"), `scenes` and `events` in index order,
+`ignored_events` (absent = none; names in the clips' labels that a subset left out),
 `licence`, `citation`, `dropped` ([{file, reason}]), `checksum` and `splits`: {name: {clips, hours, shards:
 [{name, bytes, sha256, clips: [[key, offset, size, samples], …]}]}}. `offset` and `size` are the bytes of all
 members of a clip, tar headers included: that byte range is itself a tar stream. `checksum` is a SHA-256 over
@@ -172,6 +173,7 @@ class Index:
             "sample_type": self.sample_type,
             "scenes": list(self.labels.scenes),
             "events": list(self.labels.events),
+            "ignored_events": sorted(self.labels.ignored),
             "licence": self.licence,
             "citation": self.citation,
             "checksum": self.checksum,
@@ -227,26 +229,49 @@ class ShardWriter:
 
     def add(self, sample: Sample) -> None:
         """Raises ValueError for a key that holds '.' or '/' or was used before in this split."""
-        if not sample.key or "." in sample.key or "/" in sample.key or sample.key in self._keys:
-            raise ValueError(
-                f"clip key {sample.key!r}: must be new, not empty, and without '.' and '/'; see clip_key"
-            )
-        self._keys.add(sample.key)
-        if self._tar is None:
-            self._tar = tarfile.open(self._partial, "w")  # noqa: SIM115 - open until the shard is full
-        start = self._tar.offset
+        tar = self._begin_clip(sample.key)
+        start = tar.offset
         # The labels come first, so that they can be read without the audio.
-        _add_member(self._tar, f"{sample.key}.json", sample.labels.to_json())
-        _add_member(self._tar, f"{sample.key}.{sample.extension}", sample.audio)
-        self._clips.append(Clip(sample.key, start, self._tar.offset - start, sample.samples))
-        if self._tar.offset >= self._shard_bytes:
-            self._finish_shard()
+        _add_member(tar, f"{sample.key}.json", sample.labels.to_json())
+        _add_member(tar, f"{sample.key}.{sample.extension}", sample.audio)
+        self._end_clip(Clip(sample.key, start, tar.offset - start, sample.samples))
+
+    def copy(self, clip: Clip, data: bytes, shard: str) -> None:
+        """Add a clip as it lies in another shard, `data` its byte range there. Raises ShardError where that
+        does not hold the clip."""
+        try:
+            with tarfile.open(fileobj=io.BytesIO(data), mode="r|") as tar:
+                keys = {member.name.partition(".")[0] for member in tar}
+        except tarfile.TarError as error:
+            raise ShardError(f"{shard}: clip {clip.key}: not a readable tar: {error}") from error
+        if keys != {clip.key} or len(data) != clip.size:
+            raise ShardError(f"{shard}: expected clip {clip.key} from the index, found {', '.join(keys)}")
+        tar = self._begin_clip(clip.key)
+        start = tar.offset
+        tar.fileobj.write(data)  # type: ignore[union-attr]
+        tar.offset += len(data)
+        self._end_clip(Clip(clip.key, start, len(data), clip.samples))
 
     def close(self) -> Split:
         self._finish_shard()
         total = sum(clip.samples for shard in self._shards for clip in shard.clips)
         count = sum(len(shard.clips) for shard in self._shards)
         return Split(count, total / self._sample_rate / 3600, tuple(self._shards))
+
+    def _begin_clip(self, key: str) -> tarfile.TarFile:
+        if not key or "." in key or "/" in key or key in self._keys:
+            raise ValueError(
+                f"clip key {key!r}: must be new, not empty, and without '.' and '/'; see clip_key"
+            )
+        self._keys.add(key)
+        if self._tar is None:
+            self._tar = tarfile.open(self._partial, "w")  # noqa: SIM115 - open until the shard is full
+        return self._tar
+
+    def _end_clip(self, clip: Clip) -> None:
+        self._clips.append(clip)
+        if self._tar is not None and self._tar.offset >= self._shard_bytes:
+            self._finish_shard()
 
     @property
     def _partial(self) -> Path:
@@ -438,7 +463,9 @@ def _parse(root: Path, record: dict[str, Any]) -> Index:
             channels=int(record["channels"]),
             samples=int(record["samples"]),
             sample_type=record["sample_type"],
-            labels=LabelSpace(tuple(record["scenes"]), tuple(record["events"])),
+            labels=LabelSpace(
+                tuple(record["scenes"]), tuple(record["events"]), frozenset(record.get("ignored_events", ()))
+            ),
             licence=record["licence"],
             citation=record["citation"],
             checksum=record["checksum"],

@@ -27,7 +27,7 @@ from datasets import plan
 from datasets.batch import Batch
 from datasets.decode import CLIP_BYTES, ClipFormat, decode_clip
 from datasets.labels import LabelSpace
-from datasets.shards import ClipLabels, Index, Shard, ShardError, byte_range
+from datasets.shards import Clip, ClipLabels, Index, Shard, ShardError, byte_range
 
 READ_BYTES = 2**20
 
@@ -63,9 +63,23 @@ def read_segments(segments: Iterable[tuple[Shard, plan.Segment]], root: Path) ->
                 raise ShardError(
                     f"{shard.name}: clip {clip.key} has {clip.size} bytes, the limit is {CLIP_BYTES}"
                 )
-        start, end = clips[0].offset, clips[-1].offset + clips[-1].size
         with open(root / shard.name, "rb", buffering=0) as file:
-            yield {"url": shard.name, "stream": byte_range(file, start, end - start, READ_BYTES)}
+            for start, end in byte_runs(clips):
+                yield {"url": shard.name, "stream": byte_range(file, start, end - start, READ_BYTES)}
+
+
+def byte_runs(clips: Iterable[Clip]) -> Iterator[tuple[int, int]]:
+    """[start, end) of the bytes of clips in one shard, joined where no other clip lies between (as it may in
+    a subset)."""
+    start = end = -1
+    for clip in clips:
+        if clip.offset != end:
+            if end > start:
+                yield start, end
+            start = clip.offset
+        end = clip.offset + clip.size
+    if end > start:
+        yield start, end
 
 
 def places(shards: Sequence[Shard], segments: Iterable[plan.Segment]) -> Iterator[Place]:
