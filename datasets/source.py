@@ -149,7 +149,7 @@ class StreamSource:
     def window(self) -> int:
         """Clips that wait in memory at most to be mixed."""
         split = self.index.split("train")
-        return plan.window(split.clips, sum(shard.bytes for shard in split.shards))
+        return plan.window(split.clips, sum(clip.size for _, clip in split.entries()))
 
     def _read(self, split: str, reading: partial[plan.Reading], device: str) -> Iterator[Batch]:
         from datasets.stream import in_workers
