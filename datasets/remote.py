@@ -172,10 +172,10 @@ def _words(error: BaseException) -> str:
 
 _filesystems: dict[tuple[int, str], Any] = {}
 _filesystems_lock = threading.Lock()
-os.register_at_fork(after_in_child=lambda: _forget())
+os.register_at_fork(after_in_child=lambda: forget())
 
 
-def _forget() -> None:
+def forget() -> None:
     """A child has its parent's filesystems, whose event loop does not run in it, and perhaps a lock held."""
     global _filesystems_lock
     _filesystems_lock = threading.Lock()

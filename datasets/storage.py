@@ -39,6 +39,10 @@ def is_url(place: str | Path) -> bool:
     return isinstance(place, str) and "://" in place
 
 
+def is_remote(place: str | Path) -> bool:
+    return not isinstance(parse(place), Path)
+
+
 def parse(place: str | Path) -> str | Path:
     """A Path for a local place (file:// too), else the URL without a '/' at its end.
 

@@ -1,33 +1,35 @@
 """Shards to batches without a cache: a list of small generators, each taking an iterator and giving one.
 
-    read_segments → expand_tar → group_members → number_clips → shuffle → make_batches
+    read_segments → expand_tars → group_by_keys → number_clips → shuffle → make_batches
 
-Tar expansion, grouping and shuffling are webdataset's. Opening is ours: a worker reads byte ranges of local
-files, so that an epoch is exact for any number of workers whatever the sizes of the shards; webdataset's own
-openers run `pipe:` commands. Decoding is ours too (datasets.decode): webdataset's default decoders unpickle.
-Which clips are read comes as numbers from datasets.plan, and nothing here asks the environment who it is.
+Grouping and shuffling are webdataset's. Opening is ours: a worker reads byte ranges (datasets.storage), so
+that an epoch is exact for any number of workers whatever the sizes of the shards; webdataset's own openers
+run `pipe:` commands. Tar expansion is ours (datasets.members): webdataset's unpacks compressed and sparse
+members of any size. Decoding is ours too (datasets.decode): webdataset's default decoders unpickle. Which
+clips are read comes as numbers from datasets.plan, and nothing here asks the environment who it is.
 """
 
 from __future__ import annotations
 
 import random
-import tarfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.filters import shuffle as mix_window
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import group_by_keys
 
-from datasets import plan
+from datasets import plan, storage
 from datasets.batch import Batch
-from datasets.decode import CLIP_BYTES, ClipFormat, decode_clip
+from datasets.decode import ClipFormat, decode_clip
 from datasets.labels import LabelSpace
-from datasets.shards import ClipLabels, Index, Shard, ShardError, byte_range
+from datasets.members import ShardError, expand_tar
+from datasets.shards import ClipLabels, Index, Shard, check_clip_size
 
 WINDOW_CLIPS = 1000
 WINDOW_BYTES = 64 * 2**20
@@ -48,7 +50,7 @@ def batches(
     shards = index.split(split).shards
     steps: list[Step] = [
         partial(read_segments, root=index.root),
-        tar_file_expander,
+        expand_tars,
         group_by_keys,
         partial(number_clips, places=places(shards, reading.segments)),
     ]
@@ -62,19 +64,38 @@ def batches(
     return stream
 
 
-def read_segments(segments: Iterable[tuple[Shard, plan.Segment]], root: Path) -> Iterator[dict[str, Any]]:
-    """Each stretch of a shard as a stream of tar bytes, bounded to that stretch: {"url": shard name,
-    "stream": file}."""
-    for shard, segment in segments:
-        clips = shard.clips[segment.first : segment.stop]
-        for clip in clips:
-            if clip.size > CLIP_BYTES:
-                raise ShardError(
-                    f"{shard.name}: clip {clip.key} has {clip.size} bytes, the limit is {CLIP_BYTES}"
-                )
-        start, end = clips[0].offset, clips[-1].offset + clips[-1].size
-        with open(root / shard.name, "rb", buffering=0) as file:
-            yield {"url": shard.name, "stream": byte_range(file, start, end - start, READ_BYTES)}
+def read_segments(
+    segments: Iterable[tuple[Shard, plan.Segment]], root: str | Path
+) -> Iterator[tuple[str, BinaryIO]]:
+    """Each stretch of a shard as a stream of tar bytes, bounded to that stretch, with the shard's name. The
+    next one is opened (and, where it is remote, asked for) before this one is read."""
+    waiting: deque[tuple[str, BinaryIO]] = deque()
+    try:
+        for shard, segment in segments:
+            waiting.append((shard.name, _open_segment(root, shard, segment)))
+            if len(waiting) == 2:
+                yield waiting[0]
+                waiting.popleft()[1].close()
+        if waiting:
+            yield waiting[0]
+    finally:
+        for _, stream in waiting:
+            stream.close()
+
+
+def _open_segment(root: str | Path, shard: Shard, segment: plan.Segment) -> BinaryIO:
+    clips = shard.clips[segment.first : segment.stop]
+    for clip in clips:
+        check_clip_size(shard, clip)
+    start, end = clips[0].offset, clips[-1].offset + clips[-1].size
+    return storage.open_stream(root, shard.name, start, end - start, buffer_bytes=READ_BYTES)
+
+
+def expand_tars(streams: Iterable[tuple[str, BinaryIO]]) -> Iterator[dict[str, Any]]:
+    """Every member as webdataset's grouping wants it: {"fname", "data", "__url__": the shard's name}."""
+    for shard, stream in streams:
+        for name, data in expand_tar(stream, shard, bufsize=READ_BYTES):
+            yield {"fname": name, "data": data, "__url__": shard}
 
 
 def places(shards: Sequence[Shard], segments: Iterable[plan.Segment]) -> Iterator[Place]:
@@ -183,15 +204,11 @@ def in_workers(make: Callable[[int, int], Iterator[Batch]], workers: int) -> Ite
 
 
 def _readable(samples: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """webdataset adds streams and shard names to the arguments of what passes through it; one line comes out
-    here."""
+    """What webdataset's grouping does not like (two members of one name), as one line."""
     try:
         yield from samples
     except ShardError:
         raise
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except ValueError as error:
         where = next((str(arg) for arg in error.args[1:] if isinstance(arg, str)), "a shard")
-        reason = str(error.args[0]).split(" @ ")[0] if error.args else type(error).__name__
-        raise ShardError(
-            f"{where}: not a readable tar where the index says a clip begins: {reason}"
-        ) from error
+        raise ShardError(f"{where}: {error.args[0] if error.args else error}") from error
