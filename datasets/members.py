@@ -27,11 +27,11 @@ class ShardError(ValueError):
 
 
 def expand_tar(
-    stream: BinaryIO, shard: str, bufsize: int = tarfile.RECORDSIZE
+    stream: BinaryIO, where: str, bufsize: int = tarfile.RECORDSIZE
 ) -> Iterator[tuple[str, bytes]]:
     """(name, content) of every member of an uncompressed tar stream, in order.
 
-    Raises ShardError naming `shard` and the member for one that is refused, and for what is no tar.
+    Raises ShardError, beginning with `where`, that names the member that is refused, or for what is no tar.
     """
     name = ""
     try:
@@ -43,25 +43,25 @@ def expand_tar(
                 yield name, b"" if file is None else file.read()
                 tar.members = []  # type: ignore[attr-defined]  # or it grows by every member read
     except _Refused as error:
-        raise ShardError(f"{shard}: member {name!r}: {error}") from error
+        raise ShardError(f"{where}: member {name!r}: {error}") from error
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         if isinstance(error, ShardError):
             raise
         after = f" after member {name!r}" if name else ""
         reason = f"not a readable tar where the index says a clip begins{after}: {error}"
-        raise ShardError(f"{shard}: {reason}") from error
+        raise ShardError(f"{where}: {reason}") from error
 
 
 def clip_members(data: bytes, shard: str, key: str) -> dict[str, bytes]:
     """{suffix: content} of one clip's stretch of a shard. Raises ShardError, also for members of another clip
     and for two of one name."""
     members: dict[str, bytes] = {}
-    for name, content in expand_tar(io.BytesIO(data), shard):
+    for name, content in expand_tar(io.BytesIO(data), f"{shard}: clip {key}"):
         found, _, suffix = name.partition(".")
         if found != key:
             raise ShardError(f"{shard}: expected clip {key} from the index, found {name}")
         if suffix in members:
-            raise ShardError(f"{shard}: member {name!r}: there are two of it")
+            raise ShardError(f"{shard}: clip {key}: member {name!r}: there are two of it")
         members[suffix] = content
     return members
 

@@ -17,7 +17,6 @@ other servers than Amazon's), GOOGLE_APPLICATION_CREDENTIALS, ~/.netrc, HTTPS_PR
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import threading
@@ -117,8 +116,11 @@ def retried(place: str, function: Callable[[], A], retry: Retry | None) -> A:
 def _explained(error: Exception) -> _Failure:
     """What an error of aiohttp, s3fs, gcsfs or the system says. Raises what is none of the place's doing."""
     chain = _chain(error)
-    status, code = next(filter(any, map(_status, chain)), (0, ""))
     names = {kind.__name__ for link in chain for kind in type(link).__mro__}
+    if _BROKEN & {kind.__name__ for kind in type(error).__mro__}:
+        what = "no answer in time" if any("Timeout" in name for name in names) else "the connection broke"
+        return _Failure(f"{what} ({type(error).__name__})", transient=True)
+    status, code = next(filter(any, map(_status, chain)), (0, ""))
     told = f" ({code or status})" if code or status else ""
     if code in _EXPIRED:
         return _Failure(f"the credentials have expired{told}; renew them and run again", transient=False)
@@ -139,10 +141,8 @@ def _explained(error: Exception) -> _Failure:
         return _Failure(f"{_words(error)}; pip install 'scenetune[remote]'", transient=False)
     if status:
         return _Failure(f"the server refused the request{told}", transient=False)
-    if isinstance(error, OSError | asyncio.TimeoutError) or names & _BROKEN:
-        timeout = any("Timeout" in name for name in names)
-        what = "no answer in time" if timeout else "the connection broke"
-        return _Failure(f"{what} ({type(error).__name__})", transient=True)
+    if isinstance(error, OSError) or names & _BROKEN:
+        return _Failure(f"the connection broke ({type(error).__name__})", transient=True)
     raise error
 
 

@@ -343,7 +343,7 @@ def _labels_of(root: str | Path, entry: tuple[Shard, Clip]) -> ClipLabels:
     for size in (min(clip.size, LABEL_HEAD), clip.size):
         head = io.BytesIO(storage.read_range(root, shard.name, clip.offset, size))
         try:
-            for name, content in expand_tar(head, shard.name, bufsize=512):
+            for name, content in expand_tar(head, f"{shard.name}: clip {clip.key}", bufsize=512):
                 if name == f"{clip.key}.json":
                     return ClipLabels.from_json(content)
         except ShardError:

@@ -22,7 +22,8 @@ EXPIRED = (
 @dataclass
 class Faults:
     """What the next requests get instead of an answer: a status code, "cut" (half the body, then a closed
-    connection), "reset" (no answer), "slow" (silence for `silence` s before the body), "expired" (S3's own words).
+    connection), "reset" (no answer), "slow" (silence for `silence` s before the body), "expired" (S3's own
+    words).
 
     `always` is what every request gets once `next` is used up. `seen` is what was asked for, and the Range.
     """
