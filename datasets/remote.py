@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 A = TypeVar("A")
 
@@ -74,12 +75,12 @@ class Retry:
             pause *= 2
 
 
-def shown(place: str | Path) -> str:
-    """`place` as it may appear in messages and records: without user, password, query and fragment."""
-    if "://" not in str(place):
-        return str(place)
-    url = urlsplit(str(place))
-    return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
+def shown(text: str | Path) -> str:
+    """`text` as it may appear in messages and records: a URL in it loses user, password, query and
+    fragment."""
+    if "://" not in str(text):
+        return str(text)
+    return re.split(r"[?#]", re.sub(r"://[^/]*@", "://", str(text)))[0]
 
 
 class _Failure(Exception):
@@ -141,6 +142,8 @@ def _explained(error: Exception) -> _Failure:
         return _Failure(f"{_words(error)}; pip install 'scenetune[remote]'", transient=False)
     if status:
         return _Failure(f"the server refused the request{told}", transient=False)
+    if "InvalidURL" in names:
+        return _Failure("is not a URL that can be asked for", transient=False)
     if isinstance(error, OSError) or names & _BROKEN:
         return _Failure(f"the connection broke ({type(error).__name__})", transient=True)
     raise error
@@ -172,14 +175,23 @@ def _words(error: BaseException) -> str:
 
 _filesystems: dict[tuple[int, str], Any] = {}
 _filesystems_lock = threading.Lock()
-os.register_at_fork(after_in_child=lambda: forget())
 
 
 def forget() -> None:
-    """A child has its parent's filesystems, whose event loop does not run in it, and perhaps a lock held."""
+    """Make filesystems anew, with the settings that the environment has now."""
+    with _filesystems_lock:
+        _filesystems.clear()
+
+
+def _after_fork() -> None:
+    """A child may find the lock held. It makes filesystems of its own, and must keep its parent's: closing
+    them would take their sockets out of the epoll set that the two share, and the parent would wait for
+    ever."""
     global _filesystems_lock
     _filesystems_lock = threading.Lock()
-    _filesystems.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _filesystem(place: str) -> Any:

@@ -17,6 +17,7 @@ import torch
 import tyro
 
 from datasets.source import default_cache, open_source
+from datasets.storage import shown
 from searchspace.pins import parse_settings
 from searchspace.record import provenance
 from trainables.allocator import keep_freed_pages
@@ -34,8 +35,8 @@ class Request:
 
     family: tyro.conf.Positional[str]
     """Model family, e.g. csem."""
-    data: Path
-    """Shard set (made by python -m datasets.prepare)."""
+    data: str
+    """Shard set (made by python -m datasets.prepare): a folder, or a URL (http, https, s3, gs)."""
     set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Knobs by name, e.g. --set backbone=tinycnn lr=0.002. python -m trainables.describe lists the knobs."""
     epochs: int = 27
@@ -96,7 +97,9 @@ def train(request: Request) -> int:
     if request.out is None:
         step, test = run.next_epoch, lambda: {f"test/{k}": v for k, v in run.score("test")[0].items()}
     else:
-        about = provenance(Path(__file__).resolve().parents[1]) | {"command": sys.argv}
+        about = provenance(Path(__file__).resolve().parents[1]) | {
+            "command": [shown(word) for word in sys.argv]
+        }
         folder = RunFolder(request.out, run, about)
         step, test = folder.next_epoch, folder.test
     while run.epoch < run.epochs:

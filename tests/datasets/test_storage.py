@@ -141,6 +141,7 @@ def test_passwords_and_tokens_are_used_but_never_shown(web: tuple[str, Faults]) 
         assert f"{url}/fifty" in str(error.value)
         assert not any(word in str(error.value) for word in ("hunter2", "t0ken", "me:"))
     assert storage.shown("s3://key:secret@bucket/a?b=c#d") == "s3://bucket/a"
+    assert storage.shown("--data=http://me:hunter2@h/a?sig=t0ken") == "--data=http://h/a"
 
 
 @pytest.mark.parametrize(
