@@ -31,6 +31,7 @@ from datasets import synthetic
 from datasets.mix import open_sources, resolved
 from datasets.shards import Index
 from datasets.source import default_cache
+from datasets.storage import shown
 from reports import collect
 from reports.__main__ import summary
 from searchspace import record
@@ -67,8 +68,8 @@ class Request:
     """Continue the study (the newest under studies/ if --study is not given)."""
     family: str = "csem"
     """Model family."""
-    data: Path | None = None
-    """Shard set (made by python -m datasets.prepare); the built-in corpus by default."""
+    data: str | None = None
+    """Shard set (made by python -m datasets.prepare), a folder or a URL; the built-in corpus by default."""
     mix: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Shard set to mix in and how many of its clips go into every batch: --mix shards/audioset:128."""
     trials: int = 16
@@ -149,7 +150,7 @@ def search(study: Path, request: Request) -> int:
     print_plan(study, about)
     place = Place(
         family=request.family,
-        data=str(index.root.resolve()),
+        data=index.place if isinstance(index.root, Path) else index.root,
         study=str(study.resolve()),
         objective=names.OBJECTIVE,
         cache=str(cache) if cache else None,
@@ -199,7 +200,7 @@ def begin(request: Request) -> tuple[Path, Request]:
     if request.resume:
         study = request.study or record.newest(Path("studies"))
         asked = record.read(study)["request"]
-        asked["data"] = Path(asked["data"]) if asked["data"] else None
+        asked["data"] = request.data or asked["data"]  # a URL was kept without its password and token
         asked["database"] = request.database or os.environ.get("SCENETUNE_DATABASE") or asked["database"]
         return study, Request(
             **asked
@@ -220,14 +221,13 @@ def begin(request: Request) -> tuple[Path, Request]:
         choose("pruner", request.pruner, PRUNERS),
     )
     request.pins()
-    if request.data:
-        Index.load(request.data)
+    index = Index.load(request.data) if request.data else None
     request = replace(request, mix=tuple(map(resolved, request.mix)))
     study = request.study or Path("studies") / f"{request.family}-{time.strftime('%Y%m%d-%H%M%S')}"
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {
         "database": secret_free,
-        "data": str(request.data.resolve()) if request.data else None,
+        "data": index.place if index else None,
     }
     record.create(
         study,
@@ -247,11 +247,11 @@ def refuse_unfit(index: Index, request: Request, about: dict[str, Any]) -> None:
     """Raises ValueError for shards without the splits a study needs, or other than the study was begun on."""
     for split in ["val"] + ["test"] * (request.confirm > 0):
         if split not in index.splits or not index.splits[split].clips:
-            raise ValueError(f"{index.root}: no {split} clips; splits: {', '.join(index.splits)}")
+            raise ValueError(f"{index.place}: no {split} clips; splits: {', '.join(index.splits)}")
     begun_on = about.get("data", {}).get("checksum", index.checksum)
     if begun_on != index.checksum:
         raise ValueError(
-            f"{index.root} holds other data ({index.checksum[:12]}) than the study was begun on "
+            f"{index.place} holds other data ({index.checksum[:12]}) than the study was begun on "
             f"({begun_on[:12]})"
         )
 
@@ -298,7 +298,7 @@ def describe_study(
     about |= {name: getattr(request, name) for name in wanted}
     return about | {
         "status": "running",
-        "command": about.get("command", [without_password(word) for word in sys.argv]),
+        "command": about.get("command", [shown(word) for word in sys.argv]),
         "pins": dict(proposals.pins),
         "space": proposals.searched(),
         "objective": {"metric": names.OBJECTIVE, "mode": "max"},
@@ -310,7 +310,7 @@ def describe_study(
 
 def about_data(index: Index) -> dict[str, Any]:
     return {
-        "path": str(index.root.resolve()),
+        "path": index.place,
         "seconds": index.samples / index.sample_rate,
         "scenes": list(index.labels.scenes),
         "events": list(index.labels.events),

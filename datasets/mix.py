@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import plan
+from datasets import plan, storage
 from datasets.batch import Batch
 from datasets.labels import LabelSpace
 from datasets.shards import Index, Split
@@ -92,7 +92,7 @@ class MixedSource:
         for companion in companions:
             if companion.clips < 1:
                 raise ValueError(
-                    f"{companion.source.index.root}: {companion.clips} clips a batch, at least 1"
+                    f"{companion.source.index.place}: {companion.clips} clips a batch, at least 1"
                 )
         for one, other in itertools.combinations(indices, 2):
             check_fit(one, other, same_labels=same_labels)
@@ -191,7 +191,7 @@ def cycles(
 
 def check_fit(one: Index, other: Index, *, same_labels: bool = False) -> None:
     """Raises MixError; see `MixedSource.of`."""
-    who = f"{one.root} and {other.root} can't be mixed"
+    who = f"{one.place} and {other.place} can't be mixed"
     for name, unit in (("sample_rate", "Hz"), ("channels", "channel(s)")):
         a, b = getattr(one, name), getattr(other, name)
         if a != b:
@@ -273,7 +273,7 @@ def resolved(word: str) -> str:
     another form, ShardError where there is no shard set."""
     root, count = _parse(word)
     Index.load(root)
-    return word if "://" in root else f"{Path(root).resolve()}:{count}"
+    return word if storage.is_url(root) else f"{Path(root).resolve()}:{count}"
 
 
 def _parse(word: str) -> tuple[str, int]:

@@ -82,7 +82,7 @@ def open_source(root: str | Path, *, cache: Path | None, workers: int = 0) -> Sh
     """
     index = Index.load(root)
     if "train" not in index.splits or index.splits["train"].clips == 0:
-        raise ShardError(f"{root}: no training clips; splits: {', '.join(index.splits) or 'none'}")
+        raise ShardError(f"{index.place}: no training clips; splits: {', '.join(index.splits) or 'none'}")
     streamed = StreamSource(index, workers)
     if cache is None:
         return streamed

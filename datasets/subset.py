@@ -32,6 +32,7 @@ from typing import Literal
 import numpy as np
 import tyro
 
+from datasets import storage
 from datasets.labels import LabelSpace
 from datasets.shards import (
     Clip,
@@ -40,6 +41,7 @@ from datasets.shards import (
     Shard,
     ShardWriter,
     Split,
+    check_clip_size,
     make_index,
     read_labels,
     unfinished,
@@ -178,7 +180,7 @@ def subset(
         if len(numbers) < split.clips:
             chosen = with_clips(chosen, name, numbers)
     if not chosen.split("train").clips:
-        raise ValueError(f"{index.root}: no training clip holds one of: {'; '.join(events or ())}")
+        raise ValueError(f"{index.place}: no training clip holds one of: {'; '.join(events or ())}")
     return chosen
 
 
@@ -196,8 +198,9 @@ def write(index: Index, out: Path) -> Index:
                 for shard, clip, data in _clips(index, split):
                     writer.copy(clip, data, shard.name)
                 splits[name] = writer.close()
-        for notice in sorted([*index.root.glob("LICEN[SC]E*"), *index.root.glob("EULA*")]):
-            shutil.copyfile(notice, folder / notice.name)
+        if isinstance(index.root, Path):
+            for notice in sorted([*index.root.glob("LICEN[SC]E*"), *index.root.glob("EULA*")]):
+                shutil.copyfile(notice, folder / notice.name)
         written = make_index(
             folder,
             splits,
@@ -215,10 +218,9 @@ def write(index: Index, out: Path) -> Index:
 
 def _clips(index: Index, split: Split) -> Iterator[tuple[Shard, Clip, bytes]]:
     for shard in split.shards:
-        with open(index.root / shard.name, "rb") as file:
-            for clip in shard.clips:
-                file.seek(clip.offset)
-                yield shard, clip, file.read(clip.size)
+        for clip in shard.clips:
+            check_clip_size(shard, clip)
+            yield shard, clip, storage.read_range(index.root, shard.name, clip.offset, clip.size)
 
 
 def _checksum(index: Index, change: Sequence[object]) -> str:
@@ -234,8 +236,8 @@ def _check_count(events: Sequence[str], count: int) -> None:
 class Request:
     """What to keep of which shard set."""
 
-    shards: tyro.conf.Positional[Path]
-    """Shard set to take from."""
+    shards: tyro.conf.Positional[str]
+    """Shard set to take from: a folder, or a URL (http, https, s3, gs)."""
     out: Path
     """Folder for the new shard set."""
     events: int | None = None

@@ -18,6 +18,7 @@ import tyro
 
 from datasets.mix import open_sources
 from datasets.source import default_cache
+from datasets.storage import shown
 from searchspace.pins import parse_settings
 from searchspace.record import provenance
 from trainables.allocator import keep_freed_pages
@@ -35,8 +36,8 @@ class Request:
 
     family: tyro.conf.Positional[str]
     """Model family, e.g. csem."""
-    data: Path
-    """Shard set (made by python -m datasets.prepare)."""
+    data: str
+    """Shard set (made by python -m datasets.prepare): a folder, or a URL (http, https, s3, gs)."""
     mix: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Shard set to mix in and how many of its clips go into every batch, e.g. --mix shards/audioset:128;
     batch_size counts the clips of --data. May be repeated."""
@@ -100,7 +101,9 @@ def train(request: Request) -> int:
     if request.out is None:
         step, test = run.next_epoch, lambda: {f"test/{k}": v for k, v in run.score("test")[0].items()}
     else:
-        about = provenance(Path(__file__).resolve().parents[1]) | {"command": sys.argv}
+        about = provenance(Path(__file__).resolve().parents[1]) | {
+            "command": [shown(word) for word in sys.argv]
+        }
         folder = RunFolder(request.out, run, about)
         step, test = folder.next_epoch, folder.test
     while run.epoch < run.epochs:

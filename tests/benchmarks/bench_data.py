@@ -10,11 +10,11 @@
     ray          ray.data.read_webdataset on two cores, shuffled in a window, batches
     cache        an epoch from our cache, and building it
 
-Everything makes batches of 64 float waveforms with their labels. Medians over rounds in which the readers take
-turns, so that a busy machine disturbs all alike. CPU time is that of all processes of a reader and leaves out
-what other programs take. Targets: stream at 0.9 of the limit of as many processes and ahead of the other three;
-the cache built at decoding speed and read at 10 times that. Without --shards, 512 generated clips of 10 s at
-16 kHz are used.
+Everything makes batches of 64 float waveforms with their labels. Medians over rounds in which the readers
+take turns, so that a busy machine disturbs all alike. CPU time is that of all processes of a reader and
+leaves out what other programs take. Targets: stream at 0.9 of the limit of as many processes and ahead of the
+other three; the cache built at decoding speed and read at 10 times that. Without --shards, 512 generated
+clips of 10 s at 16 kHz are used.
 """
 
 from __future__ import annotations
@@ -278,9 +278,9 @@ def main(shards: Path | None = None, repeats: int = 5, ray: bool = True) -> None
         if ray:
             speed |= with_ray(index, repeats)
     print(
-        f"{index.split('train').clips} clips of {index.samples / index.sample_rate:g} s, {index.sample_rate} Hz, "
-        f"{index.channels} channel(s), {len(index.split('train').shards)} shards; {os.cpu_count()} cores, "
-        f"load {load[0]:.1f} before, {os.getloadavg()[0]:.1f} after; medians of {repeats}"
+        f"{index.split('train').clips} clips of {index.samples / index.sample_rate:g} s, "
+        f"{index.sample_rate} Hz, {index.channels} channel(s), {len(index.split('train').shards)} shards; "
+        f"{os.cpu_count()} cores, load {load[0]:.1f} before, {os.getloadavg()[0]:.1f} after; medians of {repeats}"
     )
     print(table(speed))
     print(f"  data wait of a cached TinyCNN epoch: {statistics.median(waits):.4f} of its time")
