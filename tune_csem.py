@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,8 +29,10 @@ import tyro
 import reports
 from datasets import synthetic
 from datasets.events import parse_events, with_events
+from datasets.mix import open_sources, resolved
 from datasets.shards import Index
-from datasets.source import default_cache, open_source
+from datasets.source import default_cache
+from datasets.storage import shown
 from reports import collect
 from reports.__main__ import summary
 from searchspace import record
@@ -67,8 +69,10 @@ class Request:
     """Continue the study (the newest under studies/ if --study is not given)."""
     family: str = "csem"
     """Model family."""
-    data: Path | None = None
-    """Shard set (made by python -m datasets.prepare); the built-in corpus by default."""
+    data: str | None = None
+    """Shard set (made by python -m datasets.prepare), a folder or a URL; the built-in corpus by default."""
+    mix: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Shard set to mix in and how many of its clips go into every batch: --mix shards/audioset:128."""
     events: str | None = None
     """Event labels: labels (the default), tags (a teacher's, soft), tags>0.1 (hard), labels@0.8 (made 80 %
     right)."""
@@ -133,8 +137,8 @@ def main() -> int:
 def search(study: Path, request: Request) -> int:
     # The data, decoded once here so that the trials find it ready
     cache = None if request.stream else default_cache()
-    events = request.events or "labels"
-    index = open_source(request.data or synthetic.ensure(default_cache()), cache=cache, events=events).index
+    data, events = request.data or synthetic.ensure(default_cache()), request.events or "labels"
+    index = open_sources(data, request.mix, cache=cache, events=events).index
     refuse_unfit(index, request, record.read(study))
 
     # The machines, how many trials they hold at once, and the space to search on them
@@ -150,11 +154,12 @@ def search(study: Path, request: Request) -> int:
     print_plan(study, about)
     place = Place(
         family=request.family,
-        data=str(index.root.resolve()),
+        data=index.place if isinstance(index.root, Path) else index.root,
         study=str(study.resolve()),
         objective=names.OBJECTIVE,
         cache=str(cache) if cache else None,
         events=events,
+        mix=request.mix,
         threads=request.cpus_per_trial,
         gpus=gpus,
         workers=request.workers_per_trial,
@@ -200,7 +205,7 @@ def begin(request: Request) -> tuple[Path, Request]:
     if request.resume:
         study = request.study or record.newest(Path("studies"))
         asked = record.read(study)["request"]
-        asked["data"] = Path(asked["data"]) if asked["data"] else None
+        asked["data"] = request.data or asked["data"]  # a URL was kept without its password and token
         asked["events"] = str(parse_events(asked.get("events") or "labels"))
         if request.events and str(parse_events(request.events)) != asked["events"]:
             raise ValueError(
@@ -209,7 +214,9 @@ def begin(request: Request) -> tuple[Path, Request]:
             )
         asked["database"] = request.database or os.environ.get("SCENETUNE_DATABASE") or asked["database"]
         return study, Request(
-            **asked | {"study": study, "resume": True, "set": tuple(map(tuple, asked["set"]))}
+            **asked
+            | {"study": study, "resume": True, "mix": tuple(asked.get("mix", ()))}
+            | {"set": tuple(map(tuple, asked["set"]))}
         )
     for name in ("trials", "epochs", "seeds", "cpus_per_trial", "workers_per_trial"):
         if getattr(request, name) < 1:
@@ -225,19 +232,23 @@ def begin(request: Request) -> tuple[Path, Request]:
         choose("pruner", request.pruner, PRUNERS),
     )
     request.pins()
-    events = parse_events(request.events or "labels")
-    if request.data:
-        with_events(Index.load(request.data), events)
+    index, events = (
+        Index.load(request.data) if request.data else None,
+        parse_events(request.events or "labels"),
+    )
+    if index:
+        with_events(index, events)
     elif events.origin == "tags":
         raise ValueError(
             f"--events {request.events}: the built-in corpus has no tags; tag a shard set with "
             "`python -m trainables.teacher` and give it as --data"
         )
+    request = replace(request, mix=tuple(map(resolved, request.mix)))
     study = request.study or Path("studies") / f"{request.family}-{time.strftime('%Y%m%d-%H%M%S')}"
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {
         "database": secret_free,
-        "data": str(request.data.resolve()) if request.data else None,
+        "data": index.place if index else None,
         "events": str(events),
     }
     record.create(
@@ -258,11 +269,11 @@ def refuse_unfit(index: Index, request: Request, about: dict[str, Any]) -> None:
     """Raises ValueError for shards without the splits a study needs, or other than the study was begun on."""
     for split in ["val"] + ["test"] * (request.confirm > 0):
         if split not in index.splits or not index.splits[split].clips:
-            raise ValueError(f"{index.root}: no {split} clips; splits: {', '.join(index.splits)}")
+            raise ValueError(f"{index.place}: no {split} clips; splits: {', '.join(index.splits)}")
     begun_on = about.get("data", {}).get("checksum", index.checksum)
     if begun_on != index.checksum:
         raise ValueError(
-            f"{index.root} holds other data ({index.checksum[:12]}) than the study was begun on "
+            f"{index.place} holds other data ({index.checksum[:12]}) than the study was begun on "
             f"({begun_on[:12]})"
         )
 
@@ -309,7 +320,7 @@ def describe_study(
     about |= {name: getattr(request, name) for name in wanted}
     return about | {
         "status": "running",
-        "command": about.get("command", [without_password(word) for word in sys.argv]),
+        "command": about.get("command", [shown(word) for word in sys.argv]),
         "pins": dict(proposals.pins),
         "space": proposals.searched(),
         "objective": {"metric": names.OBJECTIVE, "mode": "max"},
@@ -321,7 +332,7 @@ def describe_study(
 
 def about_data(index: Index) -> dict[str, Any]:
     return {
-        "path": str(index.root.resolve()),
+        "path": index.place,
         "seconds": index.samples / index.sample_rate,
         "scenes": list(index.labels.scenes),
         "events": list(index.labels.events),

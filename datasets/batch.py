@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips of one shard set.
+    """B clips of one shard set, or of several (datasets.mix).
 
     waveform     (B, C, N) float32 in [-1, 1]; C channels, N samples; short clips end in zeros
     scene        (B, S) float32, a distribution: one-hot, or mixed by mixup; a row of zeros = unknown
@@ -18,6 +18,7 @@ class Batch:
     event_known  (B, E) float32, 1 where `events` is to be believed, 0 where the label is unknown
     clip         (B,) int64, the clip's number in its split: the same clip has the same number in every epoch
     tags         (B, K) float32 in [0, 1], a teacher's probabilities; K = 0 where the shard set has none
+    part         (B,) int64, which of the mixed shard sets the clip is from; zeros where there is one
     """
 
     waveform: Tensor
@@ -25,11 +26,14 @@ class Batch:
     events: Tensor
     event_known: Tensor
     clip: Tensor
-    tags: Tensor = None  # type: ignore[assignment]  # (B, 0) on the clips' device once made
+    tags: Tensor = None  # type: ignore[assignment]  # both are on the clips' device once made
+    part: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.tags is None:
             object.__setattr__(self, "tags", self.waveform.new_zeros(len(self.waveform), 0))
+        if self.part is None:
+            object.__setattr__(self, "part", torch.zeros_like(self.clip))
 
     def __len__(self) -> int:
         return self.waveform.shape[0]

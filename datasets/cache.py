@@ -14,15 +14,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import re
 import shutil
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -30,12 +27,15 @@ from filelock import FileLock
 from numpy.lib import format as npy
 from torch import Tensor
 
+from datasets import storage
 from datasets.batch import Batch
+from datasets.members import ShardError, clip_members
 from datasets.prefetch import map_ahead
-from datasets.shards import Clip, ClipLabels, Index, Shard, ShardError, Split
+from datasets.shards import Clip, ClipLabels, Index, Shard, Split, check_clip_size
 
 INT16_SCALE = 1.0 / 32768.0
 RESIDENT_FRACTION = 0.25
+READ_BYTES = 2**20
 NAMES = ("waveforms", "scene", "events", "event_known")
 
 
@@ -98,7 +98,8 @@ def open_cached(index: Index, split: str, cache: Path, threads: int = 1) -> Cach
     """The split from the cache, built first if it is not there. Of several processes one builds and the
     others wait.
 
-    Raises CacheError where the cache can't be written or read, ShardError for a damaged shard or clip.
+    Raises CacheError where the cache can't be written or read, ShardError for a damaged shard or clip,
+    StorageError for one that can't be read.
     """
     corpus = re.sub(r"[^A-Za-z0-9_-]", "_", index.corpus)
     home = cache / f"{corpus}-{index.checksum[:16]}"
@@ -109,11 +110,9 @@ def open_cached(index: Index, split: str, cache: Path, threads: int = 1) -> Cach
                 if not (home / split).is_dir():
                     _build(index, split, home, threads)
         return _open(index, split, home / split)
-    except CacheError:
+    except (CacheError, storage.StorageError):  # a shard that can't be read can't be streamed either
         raise
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and str(index.root) in str(error.filename):
-            raise
         raise CacheError(f"cache {home}: {error.strerror or error}") from error
 
 
@@ -204,58 +203,34 @@ def _decode(
     return labels, tags, waveform
 
 
-def shard_members(root: Path, shard: Shard) -> Iterator[tuple[Shard, Clip, dict[str, bytes]]]:
+def shard_members(root: str | Path, shard: Shard) -> Iterator[tuple[Shard, Clip, dict[str, bytes]]]:
     """Every clip's members, and after the last one the check that the bytes read were the shard's."""
-    digest = hashlib.sha256()
-    with open(root / shard.name, "rb") as file:
+    digest, at = hashlib.sha256(), 0
+    with storage.open_stream(root, shard.name, 0, shard.bytes, buffer_bytes=READ_BYTES) as file:
         for clip in shard.clips:
-            _digest_until(file, digest, clip.offset)
+            check_clip_size(shard, clip)
+            digest.update(file.read(clip.offset - at))  # bytes between clips belong to the checksum too
             data = file.read(clip.size)
             digest.update(data)
-            yield shard, clip, _members(shard, clip, data)
-        _digest_until(file, digest, shard.bytes)
+            at = clip.offset + clip.size
+            yield shard, clip, clip_members(data, shard.name, clip.key)
+        digest.update(file.read(shard.bytes - at))
     if digest.hexdigest() != shard.sha256:
         clips = "".join(f"clip {key}: damaged audio; " for key in _damaged_clips(root, shard)[:1])
         there, expected = digest.hexdigest()[:16], shard.sha256[:16]
         raise ShardError(f"{shard.name}: {clips}SHA-256 {there}… on disk, {expected}… in the index")
 
 
-def _damaged_clips(root: Path, shard: Shard) -> list[str]:
+def _damaged_clips(root: str | Path, shard: Shard) -> list[str]:
     """The keys whose FLAC no longer has its own checksum, once a shard is known to be damaged."""
     from datasets.decode import flac_intact
 
-    with open(root / shard.name, "rb") as file:
-        found = []
-        for clip in shard.clips:
-            file.seek(clip.offset)
-            if flac_intact(_members(shard, clip, file.read(clip.size)).get("flac", b"")) is False:
-                found.append(clip.key)
+    found = []
+    for clip in shard.clips:
+        data = storage.read_range(root, shard.name, clip.offset, clip.size)
+        if flac_intact(clip_members(data, shard.name, clip.key).get("flac", b"")) is False:
+            found.append(clip.key)
     return found
-
-
-def _digest_until(file: BinaryIO, digest: hashlib._Hash, offset: int) -> None:
-    """Bytes between clips belong to the checksum too."""
-    left = offset - file.tell()
-    if left < 0:
-        raise ShardError(f"{file.name}: the index's clips overlap at byte {offset}")
-    digest.update(file.read(left))
-
-
-def _members(shard: Shard, clip: Clip, data: bytes) -> dict[str, bytes]:
-    members: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r|") as tar:
-            for member in tar:
-                key, _, suffix = member.name.partition(".")
-                content = tar.extractfile(member)
-                if key != clip.key or content is None or suffix in members:
-                    raise ShardError(
-                        f"{shard.name}: expected clip {clip.key} from the index, found {member.name}"
-                    )
-                members[suffix] = content.read()
-    except tarfile.TarError as error:
-        raise ShardError(f"{shard.name}: clip {clip.key}: not a readable tar: {error}") from error
-    return members
 
 
 def _write_labels(index: Index, labels: Sequence[ClipLabels], folder: Path) -> None:

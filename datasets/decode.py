@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 from numpy.lib import format as npy
 
+from datasets.members import check_members
 from datasets.shards import ClipLabels, ShardError
 
 AUDIO_FORMATS = {
@@ -25,11 +26,6 @@ AUDIO_FORMATS = {
     "ogg": ("OGG",),
     "mp3": ("MP3", "MPEG"),
 }
-ARRAYS = ("tags.npy", "frames.npy")
-ALLOWED = (*AUDIO_FORMATS, "json", *ARRAYS)
-CLIP_BYTES = 256 * 2**20
-LABEL_BYTES = 2**20
-ARRAY_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -39,20 +35,6 @@ class ClipFormat:
     sample_rate: int
     channels: int
     samples: int
-
-
-def check_members(members: Mapping[str, bytes]) -> None:
-    """Raises ValueError for a suffix that is not allowed, a member that is too large, no labels, or not
-    exactly one audio file."""
-    for suffix, data in members.items():
-        if suffix not in ALLOWED:
-            raise ValueError(f"member .{suffix} is not one of: {', '.join('.' + name for name in ALLOWED)}")
-        limit = LABEL_BYTES if suffix == "json" else ARRAY_BYTES if suffix in ARRAYS else CLIP_BYTES
-        if len(data) > limit:
-            raise ValueError(f"member .{suffix} has {len(data)} bytes, the limit is {limit}")
-    audio = [suffix for suffix in members if suffix in AUDIO_FORMATS]
-    if len(audio) != 1 or "json" not in members:
-        raise ValueError(f"has members {', '.join(members)}; expected one audio file and one .json")
 
 
 def decode_clip(

@@ -13,21 +13,23 @@ and `Index.checksum` follow it: runs and checkpoints know one choice from anothe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from datasets.batch import Batch
 from datasets.degrade import wrong_entries
 from datasets.labels import LabelSpace
+from datasets.plan import Leg
 from datasets.shards import Index, ShardError, read_labels
 
 if TYPE_CHECKING:
-    from datasets.source import Source
+    from datasets.source import ShardSource
 
 ACCEPTED = (
     "labels, tags, tags>THRESHOLD with 0 <= THRESHOLD < 1 (tags>0.1), or labels@ACCURACY[:SEED] with "
@@ -75,11 +77,11 @@ def with_events(index: Index, choice: EventChoice) -> Index:
         return index
     if choice.origin == "tags" and index.tags is None:
         raise ShardError(
-            f"{index.root}: events {str(choice)!r}: this shard set has no tags; make one that has with "
-            f"`python -m trainables.teacher {index.root} --model MODEL --out OUT`"
+            f"{index.place}: events {str(choice)!r}: this shard set has no tags; make one that has with "
+            f"`python -m trainables.teacher {index.place} --model MODEL --out OUT`"
         )
     if choice.accuracy is not None and not index.labels.events:
-        raise ShardError(f"{index.root}: events {str(choice)!r}: this shard set has no event labels")
+        raise ShardError(f"{index.place}: events {str(choice)!r}: this shard set has no event labels")
     events = index.tags.names if choice.origin == "tags" and index.tags else index.labels.events
     checksum = hashlib.sha256(f"{index.checksum} {choice}".encode()).hexdigest()
     return replace(index, labels=LabelSpace(index.labels.scenes, events), checksum=checksum)
@@ -88,18 +90,35 @@ def with_events(index: Index, choice: EventChoice) -> Index:
 class Relabelled:
     """A source whose batches have the events of `choice`; all else is that of the source underneath."""
 
-    def __init__(self, source: Source, choice: EventChoice) -> None:
+    def __init__(self, source: ShardSource, choice: EventChoice) -> None:
         self.index = with_events(source.index, choice)
         self._source, self._choice = source, choice
 
-    def steps(self, batch_size: int, world: int = 1) -> int:
-        return self._source.steps(batch_size, world)
+    def steps(self, batch_size: int, world: int = 1, done: Sequence[Leg] = ()) -> int:
+        return self._source.steps(batch_size, world, done)
 
     def train_batches(
-        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1, device: str = "cpu"
+        self,
+        batch_size: int,
+        *,
+        epoch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        done: Sequence[Leg] = (),
     ) -> Iterator[Batch]:
         where: dict[str, Any] = {"epoch": epoch, "seed": seed, "rank": rank, "world": world, "device": device}
-        return self._relabel("train", self._source.train_batches(batch_size, **where))
+        return self._relabel("train", self._source.train_batches(batch_size, **where, done=done))
+
+    def train_stretch(
+        self, parts: np.ndarray, *, first: int, epoch: int, seed: int, rank: int = 0, device: str = "cpu"
+    ) -> Iterator[Batch]:
+        where: dict[str, Any] = {"first": first, "epoch": epoch, "seed": seed, "rank": rank, "device": device}
+        return self._relabel("train", self._source.train_stretch(parts, **where))
+
+    def leg(self, steps: int, world: int = 1, device: str = "cpu") -> Leg:
+        return self._source.leg(steps, world, device)
 
     def eval_batches(
         self, split: str, batch_size: int, *, rank: int = 0, world: int = 1, device: str = "cpu"

@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tyro
@@ -64,7 +63,7 @@ def report(index: Index, found: Mapping[str, Contents]) -> str:
     """The text: format and splits, then the share of each scene's training clips that hold each event."""
     seconds = index.samples / index.sample_rate
     lines = [
-        f"{index.root}: corpus {index.corpus!r}",
+        f"{index.place}: corpus {index.corpus!r}",
         f"  {index.sample_rate} Hz, {index.channels} channel(s), {index.sample_type}, clips up to "
         f"{seconds:g} s",
         f"  licence: {index.licence}",
@@ -99,11 +98,11 @@ def _together(index: Index, split: str, c: Contents) -> list[str]:
     return lines
 
 
-def inspect(shards: tyro.conf.Positional[Path]) -> None:
+def inspect(shards: tyro.conf.Positional[str]) -> None:
     """Counts, hours, classes, which events occur in which scene, and the checksum of a shard set.
 
     Args:
-        shards: the folder with index.json
+        shards: the folder with index.json, or its URL
     """
     index = Index.load(shards)
     print(report(index, {split: contents(index, split) for split in index.splits}))

@@ -4,17 +4,25 @@ torch.
 Every training clip is seen once an epoch and every evaluation clip is scored once, for any number of ranks
 and workers, and all ranks make the same number of training steps. `batch_size` is the global batch, over all
 ranks.
+
+A cached epoch takes the clips in one order, `permutation`, of which a global step is a stretch and a rank's
+batch a part of that: what a step holds does not depend on the number of ranks. A streamed epoch lays the
+shards end to end (`shard_row`) and gives each worker of each rank one stretch to read, which it mixes within
+a bounded window. An epoch that was left half way is told by its `Leg`s; `todo` says what they left, and any
+number of ranks and workers can do the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-# Keeps the order of clips apart from other draws that start from the same (seed, epoch).
-_CLIP_ORDER, _SHARD_ORDER = 1, 2
+# Keeps draws for one purpose apart from others that start from the same (seed, epoch).
+_CLIP_ORDER, _SHARD_ORDER, _MIXING = 1, 2, 3
+WINDOW_CLIPS = 1000
+WINDOW_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -26,12 +34,28 @@ class Segment:
     stop: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
-    """What one worker of one rank reads, in order, and the sizes of the batches it cuts the clips into."""
+    """What one worker of one rank reads, in order; the order (n,) in which it hands the clips on, as numbers
+    in the split; and the sizes of the batches it cuts them into."""
 
     segments: tuple[Segment, ...]
+    order: np.ndarray
     batch_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Leg:
+    """`steps` global steps of an epoch as `world` ranks made them, each reading with `workers` workers; 0
+    workers is an epoch from the cache.
+
+    An epoch's legs in order, with its seed, number and batch size, are all that a checkpoint inside the epoch
+    must hold of the data.
+    """
+
+    steps: int
+    world: int
+    workers: int
 
 
 def steps(clips: int, batch_size: int, world: int = 1) -> int:
@@ -51,9 +75,37 @@ def step_sizes(clips: int, count: int) -> np.ndarray:
     return np.diff(np.arange(count + 1) * clips // count)
 
 
+def sizes_for(sizes: np.ndarray, batch_size: int, world: int) -> np.ndarray:
+    """(K,) the global steps `sizes` for `world` ranks: as they are, or where a rank would get nothing of one,
+    divided anew into fewer. Raises ValueError when there are fewer clips than ranks."""
+    clips = int(sizes.sum())
+    if not clips or sizes.min() >= world:
+        return sizes
+    return step_sizes(clips, steps(clips, batch_size, world))
+
+
+def sizes_left(clips: int, batch_size: int, world: int, done: Sequence[Leg] = ()) -> np.ndarray:
+    """(K,) clips in each global step that `world` ranks have to make of an epoch after the legs `done`.
+
+    Raises ValueError for a leg that is longer than what was left for it.
+    """
+    sizes = step_sizes(clips, steps(clips, batch_size))
+    for leg in done:
+        sizes = sizes_for(sizes, batch_size, leg.world)
+        if not 0 <= leg.steps <= len(sizes):
+            raise ValueError(f"{leg.steps} steps of an epoch are said to be done, it had {len(sizes)}")
+        sizes = sizes[leg.steps :]
+    return sizes_for(sizes, batch_size, world)
+
+
 def share(size: int, part: int, parts: int) -> tuple[int, int]:
     """[start, stop) of one of `parts` nearly equal parts of `size` things."""
     return size * part // parts, size * (part + 1) // parts
+
+
+def shares(sizes: np.ndarray, world: int) -> np.ndarray:
+    """(world, K) how many clips each rank gets of the K global steps."""
+    return np.stack([sizes * (r + 1) // world - sizes * r // world for r in range(world)])
 
 
 def permutation(clips: int, seed: int, epoch: int) -> np.ndarray:
@@ -61,19 +113,54 @@ def permutation(clips: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([_CLIP_ORDER, seed, epoch]).permutation(clips)
 
 
+def shard_row(shard_clips: Sequence[int], seed: int, epoch: int) -> np.ndarray:
+    """(clips,) the clips' numbers with the shards laid end to end in an order drawn from (seed, epoch), the
+    row turned by a drawn amount."""
+    rng = np.random.default_rng([_SHARD_ORDER, seed, epoch])
+    order, edges = rng.permutation(len(shard_clips)), np.concatenate([[0], np.cumsum(shard_clips)])
+    row = np.concatenate([np.arange(edges[shard], edges[shard + 1]) for shard in order])
+    return np.roll(row, -int(rng.integers(len(row))))
+
+
+def window(clips: int, size: int) -> int:
+    """How many clips of a split the mixing window holds, for `clips` clips in shards of `size` bytes
+    together: at most WINDOW_CLIPS, and about WINDOW_BYTES of encoded audio."""
+    return int(min(WINDOW_CLIPS, max(2, WINDOW_BYTES * clips / max(size, 1))))
+
+
+def mixed(clips: np.ndarray, within: int, key: Sequence[int]) -> np.ndarray:
+    """(n,) `clips` in an order that needs fewer than `within` of them in memory while they come one by one:
+    each is put back by a number of places drawn from [0, within)."""
+    rng = np.random.default_rng([_MIXING, *key])
+    return clips[np.argsort(np.arange(len(clips)) + rng.uniform(0, within, len(clips)))]
+
+
+def cut(order: np.ndarray, parts: np.ndarray, rank: int) -> list[np.ndarray]:
+    """The clips of `rank` at each step, where the steps divide `order` and `parts` (world, K) each step."""
+    starts = np.concatenate([[0], np.cumsum(parts.sum(0))])[:-1] + parts[:rank].sum(0)
+    return [order[start : start + size] for start, size in zip(starts, parts[rank])]
+
+
 def train_clips(
-    clips: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
+    shard_clips: Sequence[int],
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    within: int = 1,
+    done: Sequence[Leg] = (),
 ) -> list[np.ndarray]:
-    """The numbers of the clips that `rank` gets at each step. The clips of a global step do not depend on
-    `world` (unless `world` is so close to the batch size that `steps` has to make fewer steps)."""
+    """The numbers of the clips that `rank` gets at each step, or at each that `done` left. The clips of a
+    global step do not depend on `world` (unless `world` is so close to the batch size that `steps` has to
+    make fewer steps)."""
     _check_part("rank", rank, world)
+    clips = int(sum(shard_clips))
+    parts = shares(sizes_left(clips, batch_size, world, done), world)
     order = permutation(clips, seed, epoch)
-    edges = np.concatenate([[0], np.cumsum(step_sizes(clips, steps(clips, batch_size, world)))])
-    batches = []
-    for start, stop in zip(edges[:-1], edges[1:]):
-        first, last = share(int(stop - start), rank, world)
-        batches.append(order[start + first : start + last])
-    return batches
+    left = todo(shard_clips, batch_size, done, seed=seed, epoch=epoch, within=within)
+    return cut(order[left[order]], parts, rank)
 
 
 def eval_ranges(clips: int, batch_size: int, *, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:
@@ -97,25 +184,53 @@ def train_reading(
     world: int = 1,
     worker: int = 0,
     workers: int = 1,
+    within: int = 1,
+    done: Sequence[Leg] = (),
 ) -> Reading:
-    """What a worker reads in a training epoch; `shard_clips` is the number of clips in each shard.
+    """What a worker reads in a training epoch, or in the rest that `done` left of it.
 
-    The shards are laid end to end in an order drawn from (seed, epoch), the row is turned by a drawn amount,
-    and each rank, then each worker, takes the stretch that holds exactly the clips of its batches. A loader
-    takes batches from its workers in turn, so worker w makes the batches of steps w, w + workers, …
+    shard_clips  the number of clips in each shard
+    within       the mixing window, in clips
+    With as many ranks and workers as the last leg had, the rest is what that leg would have gone on with.
     """
-    _check_part("rank", rank, world)
+    done = _joined(done)
+    goes_on = bool(done) and (done[-1].world, done[-1].workers) == (world, workers)
+    before, skip = (done[:-1], done[-1].steps) if goes_on else (done, 0)
+    parts = shares(sizes_left(int(sum(shard_clips)), batch_size, world, before), world)
+    row = shard_row(shard_clips, seed, epoch)
+    left = todo(shard_clips, batch_size, before, seed=seed, epoch=epoch, within=within)
+    who = {"rank": rank, "worker": worker, "workers": workers}
+    key = (seed, epoch, len(before))
+    return reading(shard_clips, row[left[row]], parts, key=key, within=within, skip=skip, **who)
+
+
+def reading(
+    shard_clips: Sequence[int],
+    row: np.ndarray,
+    parts: np.ndarray,
+    *,
+    key: tuple[int, ...],
+    within: int,
+    rank: int = 0,
+    worker: int = 0,
+    workers: int = 1,
+    skip: int = 0,
+) -> Reading:
+    """What a worker reads of `row`, the clips of K global steps of which rank r gets parts[r].
+
+    Each rank, then each worker, takes the stretch that holds exactly the clips of its batches. A loader takes
+    batches from its workers in turn, so worker w makes the batches of steps w, w + workers, … The first
+    `skip` steps are left out; the loader then starts with the worker of step `skip`.
+    """
+    _check_part("rank", rank, len(parts))
     _check_part("worker", worker, workers)
-    clips = int(sum(shard_clips))
-    sizes = step_sizes(clips, steps(clips, batch_size, world))
-    by_rank = np.stack([sizes * (r + 1) // world - sizes * r // world for r in range(world)])
-    mine = by_rank[rank]
-    start = int(by_rank[:rank].sum() + sum(mine[w::workers].sum() for w in range(worker)))
-    batch_sizes = tuple(int(size) for size in mine[worker::workers])
-    rng = np.random.default_rng([_SHARD_ORDER, seed, epoch])
-    order, turn = rng.permutation(len(shard_clips)), int(rng.integers(clips))
-    pieces = _turned((start + turn) % clips, sum(batch_sizes), clips)
-    return Reading(_segments(shard_clips, order, pieces), batch_sizes)
+    worker = (worker + skip) % workers
+    stretch, sizes = _stretch(row, parts, rank, worker, workers)
+    made = len(range(worker, skip, workers))
+    order = mixed(stretch, within, (*key, rank, worker))[int(sizes[:made].sum()) :]
+    if made:
+        stretch = stretch[np.isin(stretch, order, assume_unique=True)]
+    return Reading(_segments(shard_clips, stretch), order, tuple(int(size) for size in sizes[made:]))
 
 
 def eval_reading(
@@ -131,34 +246,77 @@ def eval_reading(
     order."""
     _check_part("worker", worker, workers)
     ranges = eval_ranges(int(sum(shard_clips)), batch_size, rank=rank, world=world)[worker::workers]
-    segments = _segments(shard_clips, np.arange(len(shard_clips)), ranges)
-    return Reading(segments, tuple(stop - start for start, stop in ranges))
+    clips = np.concatenate([np.arange(0), *(np.arange(start, stop) for start, stop in ranges)])
+    return Reading(_segments(shard_clips, clips), clips, tuple(stop - start for start, stop in ranges))
 
 
-def _turned(start: int, length: int, clips: int) -> list[tuple[int, int]]:
-    """[start, start + length) on a ring of `clips` places, as one or two stretches of the straight row."""
-    pieces = [(start, min(start + length, clips)), (0, max(start + length - clips, 0))]
-    return [(first, stop) for first, stop in pieces if first < stop]
+def todo(
+    shard_clips: Sequence[int],
+    batch_size: int,
+    done: Sequence[Leg],
+    *,
+    seed: int,
+    epoch: int,
+    within: int = 1,
+) -> np.ndarray:
+    """(clips,) true for the clips of an epoch that the legs `done`, one after another, left."""
+    legs, clips = _joined(done), int(sum(shard_clips))
+    left = np.ones(clips, dtype=bool)
+    for number, leg in enumerate(legs):
+        sizes = sizes_left(clips, batch_size, leg.world, legs[:number])
+        if leg.workers == 0:
+            order = permutation(clips, seed, epoch)
+            seen = [order[left[order]][: sizes[: leg.steps].sum()]]
+        else:
+            row = shard_row(shard_clips, seed, epoch)
+            parts, key = shares(sizes, leg.world), (seed, epoch, number)
+            seen = list(_seen(row[left[row]], parts, leg, key, within))
+        left[np.concatenate(seen)] = False
+    return left
 
 
-def _segments(
-    shard_clips: Sequence[int], order: np.ndarray, ranges: Sequence[tuple[int, int]]
-) -> tuple[Segment, ...]:
-    """The stretches `ranges` of the row of shards laid end to end in `order`; neighbours in one shard are
-    joined."""
-    edges = np.concatenate([[0], np.cumsum([shard_clips[shard] for shard in order])])
-    found: list[Segment] = []
-    for start, stop in ranges:
-        place = int(np.searchsorted(edges, start, side="right")) - 1
-        while start < stop:
-            shard, origin, end = int(order[place]), int(edges[place]), min(stop, int(edges[place + 1]))
-            if start < end:
-                if found and found[-1].shard == shard and found[-1].stop == start - origin:
-                    found[-1] = Segment(shard, found[-1].first, end - origin)
-                else:
-                    found.append(Segment(shard, start - origin, end - origin))
-            start, place = end, place + 1
-    return tuple(found)
+def _seen(
+    row: np.ndarray, parts: np.ndarray, leg: Leg, key: tuple[int, ...], within: int
+) -> Iterator[np.ndarray]:
+    """The clips that each worker of a streamed leg has handed on."""
+    for rank in range(leg.world):
+        for worker in range(leg.workers):
+            stretch, sizes = _stretch(row, parts, rank, worker, leg.workers)
+            made = len(range(worker, leg.steps, leg.workers))
+            yield mixed(stretch, within, (*key, rank, worker))[: sizes[:made].sum()]
+
+
+def _stretch(
+    row: np.ndarray, parts: np.ndarray, rank: int, worker: int, workers: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of `row` that a worker reads, and the sizes of its batches."""
+    mine = parts[rank]
+    start = int(parts[:rank].sum() + sum(mine[w::workers].sum() for w in range(worker)))
+    sizes = mine[worker::workers]
+    return row[start : start + int(sizes.sum())], sizes
+
+
+def _joined(done: Sequence[Leg]) -> list[Leg]:
+    """A leg that was taken up by as many ranks and workers as had left it is one leg."""
+    legs: list[Leg] = []
+    for leg in done:
+        if legs and (legs[-1].world, legs[-1].workers) == (leg.world, leg.workers):
+            legs[-1] = Leg(legs[-1].steps + leg.steps, leg.world, leg.workers)
+        else:
+            legs.append(leg)
+    return legs
+
+
+def _segments(shard_clips: Sequence[int], clips: np.ndarray) -> tuple[Segment, ...]:
+    """The clips' numbers as stretches of shards; neighbours in one shard are joined."""
+    edges = np.concatenate([[0], np.cumsum(shard_clips)])
+    shard = np.searchsorted(edges, clips, side="right") - 1
+    breaks = np.flatnonzero((np.diff(clips) != 1) | (np.diff(shard) != 0)) + 1
+    firsts, lasts = np.concatenate([[0], breaks]), np.concatenate([breaks, [len(clips)]]) - 1
+    if not len(clips):
+        return ()
+    place = clips - edges[shard]
+    return tuple(Segment(int(shard[a]), int(place[a]), int(place[b]) + 1) for a, b in zip(firsts, lasts))
 
 
 def _check_part(kind: str, part: int, parts: int) -> None:

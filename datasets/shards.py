@@ -12,12 +12,13 @@
 
 index.json holds `format` (1), `corpus`, `sample_rate` (Hz), `channels`, `samples` (the longest clip's),
 `sample_type` ("int16" when every clip is 16-bit, else "float32"), `scenes` and `events` in index order,
-`licence`, `citation`, `dropped` ([{file, reason}]), `checksum`, `tags` (absent = none; {names, model,
-checksum}: the K names, and the teacher they come from with the SHA-256 of its weights) and `splits`: {name:
-{clips, hours, shards: [{name, bytes, sha256, clips: [[key, offset, size, samples], …]}]}}. `offset` and
-`size` are the bytes of all members of a clip, tar headers included: that byte range is itself a tar stream.
-`checksum` is a SHA-256 over the shards' SHA-256, the labels, the audio format and, where there are any, the
-tags: equal checksums mean equal clips.
+`ignored_events` (absent = none; names in the clips' labels that a subset left out), `licence`, `citation`,
+`dropped` ([{file, reason}]), `checksum`, `tags` (absent = none; {names, model, checksum}: the K names, and
+the teacher they come from with the SHA-256 of its weights) and `splits`: {name: {clips, hours, shards:
+[{name, bytes, sha256, clips: [[key, offset, size, samples], …]}]}}. `offset` and `size` are the bytes of all
+members of a clip, tar headers included: that byte range is itself a tar stream. `checksum` is a SHA-256 over
+the shards' SHA-256, the labels, the audio format and, where there are any, the tags: equal checksums mean
+equal clips.
 
 A key has no '.' (WebDataset cuts the key from the suffix there) and no '/'. A clip's number in its split is
 its place in the index, shard after shard.
@@ -37,20 +38,21 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from datasets import storage
 from datasets.labels import LabelSpace
+from datasets.members import CLIP_BYTES, ShardError, clip_members, expand_tar
+from datasets.prefetch import map_ahead
 
 FORMAT = 1
 SHARD_BYTES = 64 * 2**20
 KEY_LENGTH = 120
+LABEL_HEAD = 4096
+WAVEFORM_SAMPLES = 2**28
 SAMPLE_TYPES = ("int16", "float32")
-
-
-class ShardError(ValueError):
-    """A shard set that is missing, unfinished, damaged or not what its index says. The message is one
-    line."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Split:
 class Index:
     """What index.json says of the shard set at `root`."""
 
-    root: Path
+    root: str | Path
     corpus: str
     sample_rate: int
     channels: int
@@ -161,22 +163,32 @@ class Index:
 
     @staticmethod
     def load(root: str | Path) -> Index:
-        """Read and check SHARDS/index.json. Raises ShardError: no such folder, no index, another format, or a
-        tar that is missing or has another size than the index says."""
-        root = Path(root)
+        """Read and check SHARDS/index.json, in a folder or at a URL (datasets.storage).
+
+        Raises ShardError: no such folder, no index, another format, an index that can't be true, or a tar
+        that is missing or has another size than the index says. Raises StorageError where that can't be
+        known.
+        """
+        root = storage.parse(root)
         index = _parse(root, _read_index(root))
-        for split in index.splits.values():
-            for shard in split.shards:
-                _check_size(root, shard)
+        _check_sizes(root, [shard for split in index.splits.values() for shard in split.shards])
         return index
+
+    @property
+    def place(self) -> str:
+        """`root` for messages and records: absolute, and a URL without password and tokens."""
+        return str(self.root.resolve()) if isinstance(self.root, Path) else storage.shown(self.root)
 
     def split(self, name: str) -> Split:
         if name not in self.splits:
-            raise ShardError(f"{self.root}: no split {name!r}; there are: {', '.join(self.splits)}")
+            raise ShardError(
+                f"{storage.shown(self.root)}: no split {name!r}; there are: {', '.join(self.splits)}"
+            )
         return self.splits[name]
 
     def save(self) -> None:
-        """Write index.json, whole or not at all. Call it last: it is what makes the folder a shard set."""
+        """Write index.json into a local folder, whole or not at all. Call it last: it is what makes the
+        folder a shard set."""
         record = {
             "format": FORMAT,
             "corpus": self.corpus,
@@ -186,6 +198,7 @@ class Index:
             "sample_type": self.sample_type,
             "scenes": list(self.labels.scenes),
             "events": list(self.labels.events),
+            "ignored_events": sorted(self.labels.ignored),
             "licence": self.licence,
             "citation": self.citation,
             "checksum": self.checksum,
@@ -194,9 +207,9 @@ class Index:
         }
         if self.tags is not None:
             record["tags"] = asdict(self.tags)
-        partial = self.root / f".index.json.{os.getpid()}"
-        partial.write_text(json.dumps(record), encoding="utf-8")
-        os.replace(partial, self.root / "index.json")
+        unnamed = Path(self.root) / f".index.json.{os.getpid()}"
+        unnamed.write_text(json.dumps(record), encoding="utf-8")
+        os.replace(unnamed, Path(self.root) / "index.json")
 
 
 def make_index(
@@ -245,26 +258,47 @@ class ShardWriter:
 
     def add(self, sample: Sample) -> None:
         """Raises ValueError for a key that holds '.' or '/' or was used before in this split."""
-        if not sample.key or "." in sample.key or "/" in sample.key or sample.key in self._keys:
-            raise ValueError(
-                f"clip key {sample.key!r}: must be new, not empty, and without '.' and '/'; see clip_key"
-            )
-        self._keys.add(sample.key)
-        if self._tar is None:
-            self._tar = tarfile.open(self._partial, "w")  # noqa: SIM115 - open until the shard is full
-        start = self._tar.offset
+        tar = self._begin_clip(sample.key)
+        start = tar.offset
         # The labels come first, so that they can be read without the audio.
-        _add_member(self._tar, f"{sample.key}.json", sample.labels.to_json())
-        _add_member(self._tar, f"{sample.key}.{sample.extension}", sample.audio)
-        self._clips.append(Clip(sample.key, start, self._tar.offset - start, sample.samples))
-        if self._tar.offset >= self._shard_bytes:
-            self._finish_shard()
+        _add_member(tar, f"{sample.key}.json", sample.labels.to_json())
+        _add_member(tar, f"{sample.key}.{sample.extension}", sample.audio)
+        self._end_clip(Clip(sample.key, start, tar.offset - start, sample.samples))
+
+    def copy(self, clip: Clip, data: bytes, shard: str) -> None:
+        """Add a clip as it lies in another shard, `data` its byte range there. Raises ShardError where that
+        does not hold the clip."""
+        clip_members(data, shard, clip.key)
+        if len(data) != clip.size:
+            raise ShardError(
+                f"{shard}: clip {clip.key} has {len(data)} of the {clip.size} bytes in the index"
+            )
+        tar = self._begin_clip(clip.key)
+        start = tar.offset
+        tar.fileobj.write(data)  # type: ignore[union-attr]
+        tar.offset += len(data)
+        self._end_clip(Clip(clip.key, start, len(data), clip.samples))
 
     def close(self) -> Split:
         self._finish_shard()
         total = sum(clip.samples for shard in self._shards for clip in shard.clips)
         count = sum(len(shard.clips) for shard in self._shards)
         return Split(count, total / self._sample_rate / 3600, tuple(self._shards))
+
+    def _begin_clip(self, key: str) -> tarfile.TarFile:
+        if not key or "." in key or "/" in key or key in self._keys:
+            raise ValueError(
+                f"clip key {key!r}: must be new, not empty, and without '.' and '/'; see clip_key"
+            )
+        self._keys.add(key)
+        if self._tar is None:
+            self._tar = tarfile.open(self._partial, "w")  # noqa: SIM115 - open until the shard is full
+        return self._tar
+
+    def _end_clip(self, clip: Clip) -> None:
+        self._clips.append(clip)
+        if self._tar is not None and self._tar.offset >= self._shard_bytes:
+            self._finish_shard()
 
     @property
     def _partial(self) -> Path:
@@ -339,55 +373,42 @@ def unfinished(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)  # not there any more when all went well
 
 
-class ByteRange(io.RawIOBase):
-    """The bytes [offset, offset + size) of an open file; what lies beyond does not exist for its reader. See
-    `byte_range`."""
-
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
-        file.seek(offset)
-        self._file, self._left = file, size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)[: self._left]
-        count = self._file.readinto(view)  # type: ignore[attr-defined]
-        self._left -= count
-        return count
-
-
-def byte_range(file: BinaryIO, offset: int, size: int, buffer_bytes: int = 2**16) -> io.BufferedReader:
-    """A stretch of an unbuffered file as a stream of its own."""
-    return io.BufferedReader(ByteRange(file, offset, size), buffer_bytes)
-
-
 def read_members(index: Index, split: str, number: int) -> dict[str, bytes]:
     """The members of clip `number` of a split: {suffix: bytes}. For looking at one clip; training reads whole
     runs."""
     shard, clip = _entry(index, split, number)
-    with open(index.root / shard.name, "rb", buffering=0) as file:
-        with tarfile.open(fileobj=byte_range(file, clip.offset, clip.size), mode="r|") as tar:
-            return {m.name.split(".", 1)[1]: _content(tar, m) for m in tar if m.isreg() and "." in m.name}
+    check_clip_size(shard, clip)
+    data = storage.read_range(index.root, shard.name, clip.offset, clip.size)
+    return clip_members(data, shard.name, clip.key)
 
 
 def read_labels(index: Index, split: str) -> Iterator[ClipLabels]:
     """The labels of every clip of a split in order, without reading the audio."""
-    for shard in index.split(split).shards:
-        with open(index.root / shard.name, "rb", buffering=0) as file:
-            for clip in shard.clips:
-                yield _labels_of(file, shard, clip)
+    connections = storage.CONNECTIONS if storage.is_remote(index.root) else 1
+    yield from map_ahead(partial(_labels_of, index.root), index.split(split).entries(), connections)
 
 
-def _labels_of(file: BinaryIO, shard: Shard, clip: Clip) -> ClipLabels:
-    try:
-        stream = byte_range(file, clip.offset, clip.size, 4096)
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=4096) as tar:
-            for member in tar:
-                if member.name == f"{clip.key}.json":
-                    return ClipLabels.from_json(_content(tar, member))
-    except (tarfile.TarError, ValueError, TypeError) as error:
-        raise ShardError(f"{shard.name}: clip {clip.key}: {error}") from error
+def check_clip_size(shard: Shard, clip: Clip) -> None:
+    """Raises ShardError for a clip that would take too much memory."""
+    if clip.size > CLIP_BYTES:
+        raise ShardError(f"{shard.name}: clip {clip.key} has {clip.size} bytes, the limit is {CLIP_BYTES}")
+
+
+def _labels_of(root: str | Path, entry: tuple[Shard, Clip]) -> ClipLabels:
+    """The labels come first in a clip, so its beginning is enough; where it is not, the rest is read too."""
+    shard, clip = entry
+    check_clip_size(shard, clip)
+    for size in (min(clip.size, LABEL_HEAD), clip.size):
+        head = io.BytesIO(storage.read_range(root, shard.name, clip.offset, size))
+        try:
+            for name, content in expand_tar(head, f"{shard.name}: clip {clip.key}", bufsize=512):
+                if name == f"{clip.key}.json":
+                    return ClipLabels.from_json(content)
+        except ShardError:
+            if size == clip.size:
+                raise
+        except (ValueError, TypeError) as error:
+            raise ShardError(f"{shard.name}: clip {clip.key}: {error}") from error
     raise ShardError(f"{shard.name}: clip {clip.key} has no {clip.key}.json")
 
 
@@ -428,11 +449,6 @@ def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return b"" if file is None else file.read()
-
-
 def _split_record(split: Split) -> dict[str, Any]:
     shards = [
         {
@@ -446,17 +462,18 @@ def _split_record(split: Split) -> dict[str, Any]:
     return {"clips": split.clips, "hours": split.hours, "shards": shards}
 
 
-def _read_index(root: Path) -> dict[str, Any]:
-    path = root / "index.json"
-    if not root.is_dir():
+def _read_index(root: str | Path) -> dict[str, Any]:
+    if isinstance(root, Path) and not root.is_dir():
         raise ShardError(f"{root}: no such folder; expected a shard set made by `python -m datasets.prepare`")
-    if not path.is_file():
-        raise ShardError(
-            f"{root}: no index.json; an empty folder or an unfinished preparation, not a shard set"
-        )
+    path = storage.shown(storage.join(root, "index.json"))
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        record = json.loads(storage.read_bytes(root, "index.json").decode("utf-8"))
+    except storage.NotFoundError as error:
+        raise ShardError(
+            f"{storage.shown(root)}: no index.json; an empty folder or an unfinished preparation, not a "
+            "shard set"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise ShardError(f"{path}: not JSON: {error}") from error
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:
@@ -464,16 +481,19 @@ def _read_index(root: Path) -> dict[str, Any]:
     return record
 
 
-def _parse(root: Path, record: dict[str, Any]) -> Index:
+def _parse(root: str | Path, record: dict[str, Any]) -> Index:
+    path = storage.shown(storage.join(root, "index.json"))
     try:
-        return Index(
+        index = Index(
             root=root,
             corpus=record["corpus"],
             sample_rate=int(record["sample_rate"]),
             channels=int(record["channels"]),
             samples=int(record["samples"]),
             sample_type=record["sample_type"],
-            labels=LabelSpace(tuple(record["scenes"]), tuple(record["events"])),
+            labels=LabelSpace(
+                tuple(record["scenes"]), tuple(record["events"]), frozenset(record.get("ignored_events", ()))
+            ),
             licence=record["licence"],
             citation=record["citation"],
             checksum=record["checksum"],
@@ -481,10 +501,12 @@ def _parse(root: Path, record: dict[str, Any]) -> Index:
             dropped=tuple((item["file"], item["reason"]) for item in record["dropped"]),
             tags=_parse_tags(record.get("tags")),
         )
+        _check_index(index)
+        return index
     except KeyError as error:
-        raise ShardError(f"{root / 'index.json'}: no field {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ShardError(f"{root / 'index.json'}: {error}") from error
+        raise ShardError(f"{path}: no field {error}") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ShardError(f"{path}: {error}") from error
 
 
 def _parse_tags(record: dict[str, Any] | None) -> Tags | None:
@@ -497,8 +519,8 @@ def _parse_tags(record: dict[str, Any] | None) -> Tags | None:
 def _parse_split(record: dict[str, Any]) -> Split:
     shards = []
     for item in record["shards"]:
-        if "/" in item["name"] or "\\" in item["name"]:
-            raise ValueError(f"shard name {item['name']!r} leads out of the folder")
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", item["name"]):
+            raise ValueError(f"shard name {item['name']!r} leads out of the folder or is no file name")
         clips = tuple(Clip(key, int(offset), int(size), int(n)) for key, offset, size, n in item["clips"])
         shards.append(Shard(item["name"], int(item["bytes"]), item["sha256"], clips))
     listed = sum(len(shard.clips) for shard in shards)
@@ -507,11 +529,57 @@ def _parse_split(record: dict[str, Any]) -> Split:
     return Split(listed, float(record["hours"]), tuple(shards))
 
 
-def _check_size(root: Path, shard: Shard) -> None:
-    path = root / shard.name
-    if not path.is_file():
-        raise ShardError(f"{path}: missing; index.json lists it with {shard.bytes} bytes")
-    size = path.stat().st_size
-    if size != shard.bytes:
-        state = "truncated" if size < shard.bytes else "changed"
-        raise ShardError(f"{path}: {state}: {size} bytes on disk, {shard.bytes} in index.json")
+def _check_index(index: Index) -> None:
+    """What an honest index.json can't say: it may come from anywhere, and names and sizes in it are used."""
+    if index.sample_type not in SAMPLE_TYPES:
+        raise ValueError(f"sample_type {index.sample_type!r} is not one of: {', '.join(SAMPLE_TYPES)}")
+    for name in ("sample_rate", "channels"):
+        if getattr(index, name) < 1:
+            raise ValueError(f"{name} {getattr(index, name)}: at least 1")
+    if not 0 <= index.samples * index.channels <= WAVEFORM_SAMPLES:
+        raise ValueError(
+            f"clips of {index.samples} samples and {index.channels} channel(s): the limit is "
+            f"{WAVEFORM_SAMPLES} samples in all channels"
+        )
+    if not isinstance(index.checksum, str) or not re.fullmatch("[0-9a-f]{64}", index.checksum):
+        raise ValueError("checksum is not a SHA-256 of 64 hexadecimal digits")
+    for name, split in index.splits.items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+            raise ValueError(f"split name {name!r}: expected letters, digits, '_' and '-'")
+        keys: set[str] = set()
+        for shard in split.shards:
+            _check_clips(index, shard, keys)
+
+
+def _check_clips(index: Index, shard: Shard, keys: set[str]) -> None:
+    """`keys` are those met before in the split."""
+    end = 0
+    for clip in shard.clips:
+        where = f"{shard.name}: clip {clip.key!r}"
+        if not isinstance(clip.key, str) or not clip.key or re.search(r"[./\\]", clip.key):
+            raise ValueError(f"{where}: a key is text without '.' and '/'")
+        if clip.key in keys:
+            raise ValueError(f"{where} is listed twice")
+        if clip.offset < end or clip.size < 1 or clip.offset + clip.size > shard.bytes:
+            stretch = f"bytes {clip.offset} to {clip.offset + clip.size}"
+            raise ValueError(f"{where}: {stretch} overlap another clip or lie outside of {shard.bytes} bytes")
+        if not 0 <= clip.samples <= index.samples:
+            raise ValueError(
+                f"{where} has {clip.samples} samples; the longest is said to have {index.samples}"
+            )
+        keys.add(clip.key)
+        end = clip.offset + clip.size
+
+
+def _check_sizes(root: str | Path, shards: Sequence[Shard]) -> None:
+    try:
+        found = storage.sizes(root, [shard.name for shard in shards])
+    except storage.NotFoundError as error:
+        raise ShardError(
+            f"{str(error).removesuffix(': no such file')}: missing; index.json lists it"
+        ) from error
+    for shard, size in zip(shards, found):
+        if size is not None and size != shard.bytes:
+            state = "truncated" if size < shard.bytes else "changed"
+            path = storage.shown(storage.join(root, shard.name))
+            raise ShardError(f"{path}: {state}: {size} bytes there, {shard.bytes} in index.json")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from datasets import plan
@@ -28,20 +28,43 @@ class Source(Protocol):
 
     An epoch is exact: every training clip once in `steps` batches on each rank, every evaluation clip once
     over all ranks, no padding (a rank may get no evaluation batch). The order follows from `seed` and `epoch`
-    alone.
+    alone. An epoch that was left half way is taken up with `done`, its legs so far, by any number of ranks:
+    they get every clip that is still to come once, in `steps(…, done=…)` batches each. `leg` is what to add
+    to `done` after some steps.
     """
 
     index: Index
 
-    def steps(self, batch_size: int, world: int = 1) -> int: ...
+    def steps(self, batch_size: int, world: int = 1, done: Sequence[plan.Leg] = ()) -> int: ...
 
     def train_batches(
-        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1, device: str = "cpu"
+        self,
+        batch_size: int,
+        *,
+        epoch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        done: Sequence[plan.Leg] = (),
     ) -> Iterator[Batch]: ...
 
     def eval_batches(
         self, split: str, batch_size: int, *, rank: int = 0, world: int = 1, device: str = "cpu"
     ) -> Iterator[Batch]: ...
+
+    def leg(self, steps: int, world: int = 1, device: str = "cpu") -> plan.Leg: ...
+
+
+class ShardSource(Source, Protocol):
+    """The source of one shard set, of whose epoch a part can be had."""
+
+    def train_stretch(
+        self, parts: np.ndarray, *, first: int, epoch: int, seed: int, rank: int = 0, device: str = "cpu"
+    ) -> Iterator[Batch]:
+        """Batches of given sizes: `rank` gets parts[rank] (world, K) clips at each step, of the epoch's clips
+        from the one in place `first` on. `first` and the sum of `parts` stay within the epoch."""
+        ...
 
 
 def default_cache() -> Path:
@@ -49,7 +72,9 @@ def default_cache() -> Path:
     return Path(os.environ.get("SCENETUNE_CACHE") or Path.home() / ".cache" / "scenetune")
 
 
-def open_source(root: str | Path, *, cache: Path | None, workers: int = 0, events: str = "labels") -> Source:
+def open_source(
+    root: str | Path, *, cache: Path | None, workers: int = 0, events: str = "labels"
+) -> ShardSource:
     """Open the shard set at `root`; `cache=None` streams.
 
     With a cache, the training and validation splits are decoded now if no earlier run did, the test split
@@ -63,8 +88,8 @@ def open_source(root: str | Path, *, cache: Path | None, workers: int = 0, event
     choice, index = parse_events(events), Index.load(root)
     with_events(index, choice)  # refused before anything is decoded
     if "train" not in index.splits or index.splits["train"].clips == 0:
-        raise ShardError(f"{root}: no training clips; splits: {', '.join(index.splits) or 'none'}")
-    source: Source = StreamSource(index, workers)
+        raise ShardError(f"{index.place}: no training clips; splits: {', '.join(index.splits) or 'none'}")
+    source: ShardSource = StreamSource(index, workers)
     if cache is not None:
         source = CacheSource(index, Path(cache), StreamSource(index, workers))
         for split in index.splits:
@@ -80,22 +105,61 @@ class StreamSource:
     index: Index
     workers: int = 0
 
-    def steps(self, batch_size: int, world: int = 1) -> int:
-        return plan.steps(self.index.split("train").clips, batch_size, world)
+    def steps(self, batch_size: int, world: int = 1, done: Sequence[plan.Leg] = ()) -> int:
+        return len(plan.sizes_left(self.index.split("train").clips, batch_size, world, done))
 
     def train_batches(
-        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1, device: str = "cpu"
+        self,
+        batch_size: int,
+        *,
+        epoch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        done: Sequence[plan.Leg] = (),
     ) -> Iterator[Batch]:
-        return self._read(partial(_train_stream, self.index, batch_size, epoch, seed, rank, world), device)
+        options: dict[str, Any] = {
+            "epoch": epoch,
+            "seed": seed,
+            "rank": rank,
+            "world": world,
+            "done": tuple(done),
+        }
+        sizes, within = shard_clips(self.index, "train"), self.window
+        return self._read(
+            "train", partial(plan.train_reading, sizes, batch_size, within=within, **options), device
+        )
+
+    def train_stretch(
+        self, parts: np.ndarray, *, first: int, epoch: int, seed: int, rank: int = 0, device: str = "cpu"
+    ) -> Iterator[Batch]:
+        sizes = shard_clips(self.index, "train")
+        row = plan.shard_row(sizes, seed, epoch)[first : first + int(parts.sum())]
+        options: dict[str, Any] = {"key": (seed, epoch, first), "within": self.window, "rank": rank}
+        return self._read("train", partial(plan.reading, sizes, row, parts, **options), device)
 
     def eval_batches(
         self, split: str, batch_size: int, *, rank: int = 0, world: int = 1, device: str = "cpu"
     ) -> Iterator[Batch]:
-        return self._read(partial(_eval_stream, self.index, split, batch_size, rank, world), device)
+        sizes = shard_clips(self.index, split)
+        return self._read(
+            split, partial(plan.eval_reading, sizes, batch_size, rank=rank, world=world), device
+        )
 
-    def _read(self, make: partial[Iterator[Batch]], device: str) -> Iterator[Batch]:
+    def leg(self, steps: int, world: int = 1, device: str = "cpu") -> plan.Leg:
+        return plan.Leg(steps, world, max(1, self.workers))
+
+    @property
+    def window(self) -> int:
+        """Clips that wait in memory at most to be mixed."""
+        split = self.index.split("train")
+        return plan.window(split.clips, sum(clip.size for _, clip in split.entries()))
+
+    def _read(self, split: str, reading: partial[plan.Reading], device: str) -> Iterator[Batch]:
         from datasets.stream import in_workers
 
+        make = partial(_stream, self.index, split, reading)
         batches = in_workers(make, self.workers) if self.workers else prefetch(make(0, 1))
         for batch in batches:
             yield batch if device == "cpu" else batch.to(device)
@@ -110,8 +174,8 @@ class CacheSource:
     streamed: StreamSource
     _splits: dict[tuple[str, str], CachedSplit | None] = field(default_factory=dict)
 
-    def steps(self, batch_size: int, world: int = 1) -> int:
-        return self.streamed.steps(batch_size, world)
+    def steps(self, batch_size: int, world: int = 1, done: Sequence[plan.Leg] = ()) -> int:
+        return self.streamed.steps(batch_size, world, done)
 
     def cached(self, split: str, device: str = "cpu") -> CachedSplit | None:
         """The split, on `device` when it fits there; None where the cache can't be used."""
@@ -125,13 +189,32 @@ class CacheSource:
         return self._splits[split, device]
 
     def train_batches(
-        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1, device: str = "cpu"
+        self,
+        batch_size: int,
+        *,
+        epoch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        device: str = "cpu",
+        done: Sequence[plan.Leg] = (),
+    ) -> Iterator[Batch]:
+        options: dict[str, Any] = {"epoch": epoch, "seed": seed, "rank": rank, "world": world, "done": done}
+        cached = self.cached("train", device)
+        if cached is None:
+            return self.streamed.train_batches(batch_size, **options, device=device)
+        sizes = shard_clips(self.index, "train")
+        clips = plan.train_clips(sizes, batch_size, within=self.streamed.window, **options)
+        return prefetch(cached.batches(map(torch.from_numpy, clips), device))
+
+    def train_stretch(
+        self, parts: np.ndarray, *, first: int, epoch: int, seed: int, rank: int = 0, device: str = "cpu"
     ) -> Iterator[Batch]:
         cached = self.cached("train", device)
         if cached is None:
-            options = {"epoch": epoch, "seed": seed, "rank": rank, "world": world}
-            return self.streamed.train_batches(batch_size, **options, device=device)
-        clips = plan.train_clips(len(cached), batch_size, seed=seed, epoch=epoch, rank=rank, world=world)
+            options: dict[str, Any] = {"first": first, "epoch": epoch, "seed": seed, "rank": rank}
+            return self.streamed.train_stretch(parts, **options, device=device)
+        clips = plan.cut(plan.permutation(len(cached), seed, epoch)[first:], parts, rank)
         return prefetch(cached.batches(map(torch.from_numpy, clips), device))
 
     def eval_batches(
@@ -144,37 +227,19 @@ class CacheSource:
         clips = (torch.arange(start, stop) for start, stop in ranges)
         return prefetch(cached.batches(clips, device))
 
+    def leg(self, steps: int, world: int = 1, device: str = "cpu") -> plan.Leg:
+        streams = self.cached("train", device) is None
+        return self.streamed.leg(steps, world) if streams else plan.Leg(steps, world, 0)
 
-def _train_stream(
-    index: Index,
-    batch_size: int,
-    epoch: int,
-    seed: int,
-    rank: int,
-    world: int,
-    worker: int,
-    workers: int,
+
+def shard_clips(index: Index, split: str) -> tuple[int, ...]:
+    """How many clips each shard of a split holds."""
+    return tuple(len(shard.clips) for shard in index.split(split).shards)
+
+
+def _stream(
+    index: Index, split: str, reading: partial[plan.Reading], worker: int, workers: int
 ) -> Iterator[Batch]:
     from datasets.stream import batches
 
-    sizes = [len(shard.clips) for shard in index.split("train").shards]
-    who = {"rank": rank, "world": world, "worker": worker, "workers": workers}
-    reading = plan.train_reading(sizes, batch_size, seed=seed, epoch=epoch, **who)
-    rng = random.Random(f"{seed} {epoch} {rank} {worker}")
-    return batches(index, "train", reading, rng)
-
-
-def _eval_stream(
-    index: Index,
-    split: str,
-    batch_size: int,
-    rank: int,
-    world: int,
-    worker: int,
-    workers: int,
-) -> Iterator[Batch]:
-    from datasets.stream import batches
-
-    sizes = [len(shard.clips) for shard in index.split(split).shards]
-    reading = plan.eval_reading(sizes, batch_size, rank=rank, world=world, worker=worker, workers=workers)
-    return batches(index, split, reading)
+    return batches(index, split, reading(worker=worker, workers=workers))

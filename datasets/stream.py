@@ -1,105 +1,110 @@
 """Shards to batches without a cache: a list of small generators, each taking an iterator and giving one.
 
-    read_segments → expand_tar → group_members → number_clips → shuffle → make_batches
+    byte_runs → open_runs → read_clips → put_in_order → make_batches
 
-Tar expansion, grouping and shuffling are webdataset's. Opening is ours: a worker reads byte ranges of local
-files, so that an epoch is exact for any number of workers whatever the sizes of the shards; webdataset's own
-openers run `pipe:` commands. Decoding is ours too (datasets.decode): webdataset's default decoders unpickle.
-Which clips are read comes as numbers from datasets.plan, and nothing here asks the environment who it is.
+A worker reads byte ranges (datasets.storage), which the index gives for every clip, so an epoch is exact for
+any number of workers whatever the sizes of the shards; webdataset's own openers run `pipe:` commands. Members
+are taken out by datasets.members: webdataset's tar expansion unpacks compressed and sparse members of any
+size, and looking at one clip's bytes at a time is faster. The order is datasets.plan's, so that what an epoch
+left half way had already seen is known without reading. Decoding is datasets.decode's: webdataset's default
+decoders unpickle. Nothing here asks the environment who it is.
 """
 
 from __future__ import annotations
 
-import random
-import tarfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from webdataset.filters import shuffle as mix_window
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from datasets import plan
+from datasets import plan, storage
 from datasets.batch import Batch
-from datasets.decode import CLIP_BYTES, ClipFormat, decode_clip, decode_tags
+from datasets.decode import ClipFormat, decode_clip, decode_tags
 from datasets.labels import LabelSpace
-from datasets.shards import ClipLabels, Index, Shard, ShardError, byte_range
+from datasets.members import ShardError, clip_members
+from datasets.shards import ClipLabels, Index, Shard, check_clip_size
 
-WINDOW_CLIPS = 1000
-WINDOW_BYTES = 64 * 2**20
 READ_BYTES = 2**20
 
-Step = Callable[[Iterator[Any]], Iterator[Any]]
 Place = tuple[Shard, int, int]
 """A shard, a clip's place in it, and the clip's number in the split."""
 
 
-def batches(
-    index: Index,
-    split: str,
-    reading: plan.Reading,
-    rng: random.Random | None = None,
-) -> Iterator[Batch]:
-    """The batches of one worker. `rng` mixes clips within a bounded window; None keeps the shards' order."""
+def batches(index: Index, split: str, reading: plan.Reading) -> Iterator[Batch]:
+    """The batches of one worker."""
     shards = index.split(split).shards
-    steps: list[Step] = [
-        partial(read_segments, root=index.root),
-        tar_file_expander,
-        group_by_keys,
-        partial(number_clips, places=places(shards, reading.segments)),
-    ]
-    if rng is not None:
-        window = window_clips(shards)
-        steps.append(mix_window(window, initial=window, rng=rng))
-    steps.append(partial(make_batches, index=index, sizes=reading.batch_sizes))
-    stream: Iterator[Any] = iter([(shards[s.shard], s) for s in reading.segments])
-    for step in steps:
-        stream = step(stream)
-    return stream
+    runs = open_runs(byte_runs(reading.segments, shards), shards, index.root)
+    clips = put_in_order(read_clips(runs, shards), reading.order)
+    return make_batches(clips, index, reading.batch_sizes)
 
 
-def read_segments(segments: Iterable[tuple[Shard, plan.Segment]], root: Path) -> Iterator[dict[str, Any]]:
-    """Each stretch of a shard as a stream of tar bytes, bounded to that stretch: {"url": shard name,
-    "stream": file}."""
-    for shard, segment in segments:
-        clips = shard.clips[segment.first : segment.stop]
-        for clip in clips:
-            if clip.size > CLIP_BYTES:
-                raise ShardError(
-                    f"{shard.name}: clip {clip.key} has {clip.size} bytes, the limit is {CLIP_BYTES}"
-                )
-        start, end = clips[0].offset, clips[-1].offset + clips[-1].size
-        with open(root / shard.name, "rb", buffering=0) as file:
-            yield {"url": shard.name, "stream": byte_range(file, start, end - start, READ_BYTES)}
-
-
-def places(shards: Sequence[Shard], segments: Iterable[plan.Segment]) -> Iterator[Place]:
-    """The clips of `segments` in the order they are read."""
-    origins = np.cumsum([0] + [len(shard.clips) for shard in shards])
+def byte_runs(segments: Iterable[plan.Segment], shards: Sequence[Shard]) -> Iterator[plan.Segment]:
+    """The segments cut where clips do not lie back to back, as in a subset."""
     for segment in segments:
-        for place in range(segment.first, segment.stop):
-            yield shards[segment.shard], place, int(origins[segment.shard]) + place
+        clips, first = shards[segment.shard].clips, segment.first
+        for place in range(segment.first + 1, segment.stop):
+            if clips[place].offset != clips[place - 1].offset + clips[place - 1].size:
+                yield plan.Segment(segment.shard, first, place)
+                first = place
+        yield plan.Segment(segment.shard, first, segment.stop)
 
 
-def number_clips(
-    samples: Iterable[dict[str, Any]], places: Iterable[Place]
+def open_runs(
+    segments: Iterable[plan.Segment], shards: Sequence[Shard], root: str | Path
+) -> Iterator[tuple[plan.Segment, BinaryIO]]:
+    """Each stretch of a shard as a stream of tar bytes, bounded to that stretch. The next one is opened (and,
+    where it is remote, asked for) before this one is read."""
+    waiting: deque[tuple[plan.Segment, BinaryIO]] = deque()
+    try:
+        for segment in segments:
+            waiting.append((segment, _open_run(root, shards[segment.shard], segment)))
+            if len(waiting) == 2:
+                yield waiting[0]
+                waiting.popleft()[1].close()
+        if waiting:
+            yield waiting[0]
+    finally:
+        for _, stream in waiting:
+            stream.close()
+
+
+def _open_run(root: str | Path, shard: Shard, segment: plan.Segment) -> BinaryIO:
+    clips = shard.clips[segment.first : segment.stop]
+    for clip in clips:
+        check_clip_size(shard, clip)
+    start, end = clips[0].offset, clips[-1].offset + clips[-1].size
+    return storage.open_stream(root, shard.name, start, end - start, buffer_bytes=READ_BYTES)
+
+
+def read_clips(
+    runs: Iterable[tuple[plan.Segment, BinaryIO]], shards: Sequence[Shard]
 ) -> Iterator[tuple[Place, dict[str, bytes]]]:
-    """Give each clip its place. Raises ShardError where the tar does not hold the clips the index lists, in
-    their order."""
-    found = _readable(iter(samples))
-    for shard, place, number in places:
-        expected = shard.clips[place].key
-        sample = next(found, None)
-        if sample is None or sample["__key__"] != expected:
-            instead = "the end" if sample is None else f"clip {sample['__key__']}"
-            raise ShardError(f"{shard.name}: expected clip {expected} from the index, found {instead}")
-        yield (shard, place, number), {name: data for name, data in sample.items() if name[:2] != "__"}
-    if (extra := next(found, None)) is not None:
-        raise ShardError(f"{extra['__url__']}: clip {extra['__key__']} is not in the index")
+    """Every clip with its place and its members {suffix: bytes}. Raises ShardError where the tar does not
+    hold the clips the index lists, in their order."""
+    origins = np.cumsum([0] + [len(shard.clips) for shard in shards])
+    for segment, stream in runs:
+        shard = shards[segment.shard]
+        for place in range(segment.first, segment.stop):
+            clip = shard.clips[place]
+            members = clip_members(stream.read(clip.size), shard.name, clip.key)
+            yield (shard, place, int(origins[segment.shard]) + place), members
+
+
+def put_in_order(
+    clips: Iterable[tuple[Place, dict[str, bytes]]], order: Iterable[int]
+) -> Iterator[tuple[Place, dict[str, bytes]]]:
+    """The clips in the order of their numbers in `order`; what comes before its turn waits in memory."""
+    waiting: dict[int, tuple[Place, dict[str, bytes]]] = {}
+    source = iter(clips)
+    for number in order:
+        while number not in waiting:
+            clip = next(source)
+            waiting[clip[0][2]] = clip
+        yield waiting.pop(number)
 
 
 def make_batches(
@@ -150,14 +155,6 @@ def label_arrays(
     return scene, events, known
 
 
-def window_clips(shards: Sequence[Shard]) -> int:
-    """How many clips the shuffling window holds: at most WINDOW_CLIPS, and about WINDOW_BYTES of encoded
-    audio."""
-    clips = sum(len(shard.clips) for shard in shards)
-    mean = sum(shard.bytes for shard in shards) / max(1, clips)
-    return int(min(WINDOW_CLIPS, max(2, WINDOW_BYTES / max(mean, 1.0))))
-
-
 class WorkerBatches(IterableDataset):
     """What torch's DataLoader copies into its workers: `make(worker, workers)` gives one worker's batches.
 
@@ -185,18 +182,3 @@ def in_workers(make: Callable[[int, int], Iterator[Batch]], workers: int) -> Ite
         if isinstance(item, Exception):
             raise item
         yield item
-
-
-def _readable(samples: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """webdataset adds streams and shard names to the arguments of what passes through it; one line comes out
-    here."""
-    try:
-        yield from samples
-    except ShardError:
-        raise
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        where = next((str(arg) for arg in error.args[1:] if isinstance(arg, str)), "a shard")
-        reason = str(error.args[0]).split(" @ ")[0] if error.args else type(error).__name__
-        raise ShardError(
-            f"{where}: not a readable tar where the index says a clip begins: {reason}"
-        ) from error

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from datasets.batch import Batch
 from trainables.contract import Term
-from trainables.losses import total
+from trainables.losses import known_clips, total
 from trainables.metrics import Scores
 
 
@@ -39,8 +39,9 @@ def train_epoch(
     autocast: torch.dtype | None = None,
     generator: torch.Generator | None = None,
 ) -> dict[str, float]:
-    """One pass over `batches`; returns clip-weighted means "loss", "loss/<term>" (weighted) and "term/<term>"
-    (raw), "clips_per_second", "data_wait" (share of the time spent waiting for data) and "seconds".
+    """One pass over `batches`; returns means over clips of known label "loss", "loss/<term>" (weighted) and
+    "term/<term>" (raw), "clips_per_second", "data_wait" (share of the time spent waiting for data) and
+    "seconds".
 
     `learning_rate` maps the number of optimiser updates done so far (`first_update` at the start) to a rate.
     Gradients of `accumulate` batches make one update; the last group may be shorter, and is averaged over
@@ -50,7 +51,7 @@ def train_epoch(
     """
     started = time.perf_counter()
     clips, update = 0, first_update
-    sums: dict[str, Tensor] = {}
+    sums, masses = dict[str, Tensor](), dict[str, Tensor]()
     unread: dict[str, Tensor] | None = None
     optimiser.zero_grad(set_to_none=True)
     timed = _Timed(batches)
@@ -63,13 +64,16 @@ def train_epoch(
             with _autocast(batch.waveform.device, autocast):
                 output = model(batch.waveform)
             values = {name: term(output, batch) for name, term in terms.items()}  # type: ignore[arg-type]
-            loss = total(values, weights)
-            (loss * (_share(batch) / group)).backward()
+            known = {name: known_clips(term, batch) for name, term in terms.items()}
+            shares = _shares(known)
+            loss = total({name: value * shares[name] for name, value in values.items()}, weights)
+            (loss / group).backward()
         if unread is not None:  # one step late, so that a GPU never waits for this check
             _refuse_non_finite(unread)
         unread = {name: value.detach().double() for name, value in values.items()}
         for name, value in unread.items():
-            sums[name] = sums.get(name, 0.0) + value * len(batch)
+            sums[name] = sums.get(name, 0.0) + value * known[name]
+            masses[name] = masses.get(name, 0.0) + known[name].double()
         clips += len(batch)
         if last_of_group:
             if clip_norm > 0:
@@ -81,7 +85,7 @@ def train_epoch(
             update += 1
     if unread is not None:
         _refuse_non_finite(unread)
-    means, all_clips = _means_over_ranks(sums, clips)
+    means, all_clips = _means_over_ranks(sums, masses, clips)
     seconds = time.perf_counter() - started
     speed = {"clips_per_second": all_clips / seconds, "data_wait": timed.wait / seconds, "seconds": seconds}
     return with_weights(means, weights) | speed
@@ -96,31 +100,33 @@ def evaluate(
     *,
     autocast: torch.dtype | None = None,
 ) -> tuple[dict[str, float], Scores]:
-    """(clip-weighted mean losses as in `train_epoch`, the scores to compute metrics from), over all ranks.
+    """(mean losses as in `train_epoch`, the scores to compute metrics from), over all ranks.
 
     The model is in eval mode during the pass and back in its mode afterwards.
     """
     was_training = model.training
     model.eval()
-    sums: dict[str, Tensor] = {}
+    sums, masses = dict[str, Tensor](), dict[str, Tensor]()
     scores, clips = Scores(), 0
     try:
         for batch in batches:
             with _autocast(batch.waveform.device, autocast):
                 output = model(batch.waveform)
             for name, term in terms.items():
-                sums[name] = sums.get(name, 0.0) + term(output, batch).double() * len(batch)
+                known = known_clips(term, batch).double()
+                sums[name] = sums.get(name, 0.0) + term(output, batch).double() * known
+                masses[name] = masses.get(name, 0.0) + known
             scores.add(output, batch)
             clips += len(batch)
     finally:
         model.train(was_training)
-    means, _ = _means_over_ranks(sums, clips, names=list(terms))
+    means, _ = _means_over_ranks(sums, masses, clips, names=list(terms))
     return with_weights(means, weights), _gathered(scores)
 
 
 def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) -> Batch:
     """Mixup (Zhang et al. 2018) of waveforms and labels with one λ ~ Beta(α, α) per clip and partners drawn
-    from the batch.
+    from the batch, from the same part where several shard sets are in it.
 
     A mixture is of unknown scene or event where either clip is: its scene row becomes zeros.
     """
@@ -128,6 +134,7 @@ def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) ->
     gamma = torch._standard_gamma(torch.full((2, size), alpha, dtype=torch.float64), generator=generator)
     share = (gamma[0] / gamma.sum(0)).nan_to_num(0.5).float().to(batch.waveform.device)
     partner = torch.randperm(size, generator=generator).to(batch.waveform.device)
+    partner = _within(batch.part, partner)
 
     def blend(x: Tensor) -> Tensor:
         s = share.view(-1, *[1] * (x.dim() - 1))
@@ -142,6 +149,14 @@ def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) ->
         event_known=batch.event_known * batch.event_known[partner],
         tags=blend(batch.tags),
     )
+
+
+def _within(part: Tensor, order: Tensor) -> Tensor:
+    """(B,) the permutation `order` made one that leaves every part in its places: the i-th place of a part
+    gets what comes i-th of that part in `order`. One part: `order` itself."""
+    partner = torch.empty_like(order)
+    partner[part.argsort(stable=True)] = order[part[order].argsort(stable=True)]
+    return partner
 
 
 def warmup_cosine(
@@ -210,15 +225,16 @@ def _sync_only_if(model: object, last_of_group: bool) -> AbstractContextManager:
     return model.no_sync()
 
 
-def _share(batch: Batch) -> float | Tensor:
-    """What this rank's mean loss must be multiplied with for DDP's mean over ranks to be the mean over the
-    step's clips."""
+def _shares(known: Mapping[str, Tensor]) -> Mapping[str, float | Tensor]:
+    """What this rank's mean of each term must be multiplied with for DDP's mean over ranks to be the mean
+    over the step's clips of known label."""
     if _world() == 1:
-        return 1.0
-    clips = torch.tensor(float(len(batch)), device=batch.waveform.device)
-    everywhere = clips.clone()
+        return dict.fromkeys(known, 1.0)
+    here = torch.stack(list(known.values()))
+    everywhere = here.clone()
     dist.all_reduce(everywhere)
-    return clips * _world() / everywhere
+    shares = here * _world() / torch.where(everywhere > 0, everywhere, 1.0)
+    return dict(zip(known, shares))
 
 
 def _refuse_non_finite(terms: Mapping[str, Tensor]) -> None:
@@ -234,20 +250,25 @@ def _refuse_non_finite(terms: Mapping[str, Tensor]) -> None:
 
 
 def _means_over_ranks(
-    sums: Mapping[str, Tensor], clips: int, names: list[str] | None = None
+    sums: Mapping[str, Tensor],
+    masses: Mapping[str, Tensor],
+    clips: int,
+    names: list[str] | None = None,
 ) -> tuple[dict[str, float], int]:
-    """Clip-weighted means of the terms and the number of clips, over all ranks; a rank without clips adds
-    zeros."""
+    """The terms' means over what each counts, and the number of clips, over all ranks; a rank without clips
+    adds zeros. A term that nothing was known for is 0."""
     names = names or list(sums)
     if not names:
         return {}, 0
     device = next((s.device for s in sums.values()), _collective_device())
     zero = torch.zeros((), device=device, dtype=torch.float64)
-    packed = torch.stack([sums.get(n, zero) for n in names] + [zero + clips])
+    packed = torch.stack([which.get(n, zero) for which in (sums, masses) for n in names] + [zero + clips])
     if _world() > 1:
         dist.all_reduce(packed)
-    *totals, count = packed.tolist()
-    return {name: value / count if count else math.nan for name, value in zip(names, totals)}, int(count)
+    *numbers, count = packed.tolist()
+    totals, counts = numbers[: len(names)], numbers[len(names) :]
+    means = [value / mass if mass else 0.0 if count else math.nan for value, mass in zip(totals, counts)]
+    return dict(zip(names, means)), int(count)
 
 
 def _gathered(scores: Scores) -> Scores:

@@ -101,6 +101,16 @@ def event_from_scene(relation: RelationLoss, detach: bool = False) -> Term:
     return term
 
 
+def known_clips(term: Term, batch: Batch) -> Tensor:
+    """() how many clips' worth of known labels a term is the mean of: its weight where batches are put
+    together. A term that asks for no label counts every clip."""
+    if term is scene_ce:
+        return batch.scene.sum()
+    if term in (event_bce, event_mse):
+        return batch.event_known.sum() / max(1, batch.event_known.shape[1])
+    return batch.scene.new_tensor(float(len(batch)))
+
+
 def total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """Σ weight × term. Raises ValueError for a term without a weight or a weight without a term."""
     without_weight, without_term = terms.keys() - weights.keys(), weights.keys() - terms.keys()

@@ -81,10 +81,12 @@ class Worker:
         """(clips, K) float32 probabilities. Raises ShardError naming the clip that can't be read or
         tagged."""
         tagger, resample = self.tagger, self.resample
-        shard = self.index.split(task.split).shards[task.shard]
+        shards = self.index.split(task.split).shards
+        shard, before = shards[task.shard], sum(len(shard.clips) for shard in shards[: task.shard])
         edges = [*range(task.first, task.stop, self.work.batch), task.stop]
         sizes = tuple(stop - start for start, stop in zip(edges, edges[1:]))
-        reading = plan.Reading((plan.Segment(task.shard, task.first, task.stop),), sizes)
+        order = np.arange(before + task.first, before + task.stop)
+        reading = plan.Reading((plan.Segment(task.shard, task.first, task.stop),), order, sizes)
         stream = batches(self.index, task.split, reading)
         if self.work.device != "cpu":
             stream = prefetch(stream)

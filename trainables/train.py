@@ -16,7 +16,9 @@ from typing import Annotated
 import torch
 import tyro
 
-from datasets.source import default_cache, open_source
+from datasets.mix import open_sources
+from datasets.source import default_cache
+from datasets.storage import shown
 from searchspace.pins import parse_settings
 from searchspace.record import provenance
 from trainables.allocator import keep_freed_pages
@@ -34,8 +36,11 @@ class Request:
 
     family: tyro.conf.Positional[str]
     """Model family, e.g. csem."""
-    data: Path
-    """Shard set (made by python -m datasets.prepare)."""
+    data: str
+    """Shard set (made by python -m datasets.prepare): a folder, or a URL (http, https, s3, gs)."""
+    mix: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Shard set to mix in and how many of its clips go into every batch, e.g. --mix shards/audioset:128;
+    batch_size counts the clips of --data. May be repeated."""
     set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Knobs by name, e.g. --set backbone=tinycnn lr=0.002. python -m trainables.describe lists the knobs."""
     events: str = "labels"
@@ -85,7 +90,7 @@ def train(request: Request) -> int:
     run = Run(
         request.family,
         values,
-        open_source(request.data, cache=cache, events=request.events),
+        open_sources(request.data, request.mix, cache=cache, events=request.events),
         seed=request.seed,
         epochs=request.epochs,
         device="cuda" if torch.cuda.is_available() else "cpu",
@@ -98,7 +103,9 @@ def train(request: Request) -> int:
     if request.out is None:
         step, test = run.next_epoch, lambda: {f"test/{k}": v for k, v in run.score("test")[0].items()}
     else:
-        about = provenance(Path(__file__).resolve().parents[1]) | {"command": sys.argv}
+        about = provenance(Path(__file__).resolve().parents[1]) | {
+            "command": [shown(word) for word in sys.argv]
+        }
         folder = RunFolder(request.out, run, about)
         step, test = folder.next_epoch, folder.test
     while run.epoch < run.epochs:

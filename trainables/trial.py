@@ -26,7 +26,8 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from datasets.source import Source, open_source
+from datasets.mix import open_sources
+from datasets.source import Source
 from searchspace.study import Job, Ledger, now
 from trainables.allocator import keep_freed_pages
 from trainables.engine import Diverged
@@ -40,8 +41,8 @@ RETRIES = 2  # a trial whose process died is started again this often, from its 
 
 @dataclass(frozen=True)
 class Place:
-    """Where and with what every trial of a study runs. `cache` None streams. `events` as in
-    datasets.events. `threads` are torch's in a trial's process."""
+    """Where and with what every trial of a study runs. `cache` None streams; `events` as in datasets.events,
+    `mix` is mixed into every batch (datasets.mix). `threads` are torch's in a trial's process."""
 
     family: str
     data: str
@@ -49,6 +50,7 @@ class Place:
     objective: str
     cache: str | None = None
     events: str = "labels"
+    mix: tuple[str, ...] = ()
     threads: int = 1
     gpus: float = 0.0
     workers: int = 1
@@ -56,9 +58,9 @@ class Place:
 
 
 @functools.lru_cache(maxsize=2)
-def warm_source(data: str, cache: str | None, events: str) -> Source:
+def warm_source(data: str, mix: tuple[str, ...], cache: str | None, events: str) -> Source:
     """The shards, opened once a process: later trials find them (and the pages of the cache) ready."""
-    return open_source(data, cache=Path(cache) if cache else None, events=events)
+    return open_sources(data, mix, cache=Path(cache) if cache else None, events=events)
 
 
 def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: str = "cpu") -> RunFolder:
@@ -66,7 +68,7 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
     run = Run(
         place.family,
         job.values,
-        warm_source(place.data, place.cache, place.events),
+        warm_source(place.data, tuple(place.mix), place.cache, place.events),
         seed=job.seed,
         epochs=job.epochs,
         device=device,

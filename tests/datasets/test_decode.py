@@ -7,7 +7,8 @@ import pytest
 import soundfile
 from sounds import tone
 
-from datasets.decode import ALLOWED, ClipFormat, check_members, decode_array, decode_clip, flac_intact
+from datasets.decode import ClipFormat, decode_array, decode_clip, flac_intact
+from datasets.members import ALLOWED, check_members
 from datasets.shards import ClipLabels, ShardError
 
 WANTED = ClipFormat(8000, 1, 800)

@@ -5,6 +5,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,7 +73,7 @@ def test_cache_and_stream_give_the_same_bits(tiny: Index, cached: Source) -> Non
 
 
 def test_cached_order_is_the_plan_whatever_the_world(cached: Source) -> None:
-    expected = plan.train_clips(43, 8, seed=5, epoch=2)
+    expected = plan.train_clips([43], 8, seed=5, epoch=2)
     alone = [b.clip.tolist() for b in cached.train_batches(8, epoch=2, seed=5)]
     assert alone == [part.tolist() for part in expected]
     two = [list(cached.train_batches(8, epoch=2, seed=5, rank=r, world=2)) for r in range(2)]
@@ -94,6 +95,36 @@ def test_workers_read_the_same_epoch(tiny: Index) -> None:
     assert [len(b) for b in batches] == sizes
     assert sorted(together(batches).clip.tolist()) == list(range(43))
     assert equal(together(two.eval_batches("val", 4)), together(alone.eval_batches("val", 4)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("steps", "world", "other"), [(2, 2, 3), (3, 1, 2), (6, 2, 1)])
+def test_an_epoch_left_half_way_is_taken_up_by_other_ranks(
+    tiny: Index, cached: Source, steps: int, world: int, other: int, workers: int
+) -> None:
+    for before, after in ((cached, cached), (StreamSource(tiny, workers), StreamSource(tiny, 2 - workers))):
+        options = {"epoch": 1, "seed": 4}
+        done, seen = [before.leg(steps, world)], []
+        for rank in range(world):
+            batches = before.train_batches(8, rank=rank, world=world, **options)
+            seen += [next(batches) for _ in range(steps)]
+            batches.close()
+        for rank in range(other):
+            rest = list(after.train_batches(8, rank=rank, world=other, done=done, **options))
+            assert len(rest) == after.steps(8, other, done) == 6 - steps
+            seen += rest
+        assert sorted(together(seen).clip.tolist()) == list(range(43))
+
+
+def test_a_stretch_of_the_epoch_in_batches_of_given_sizes(source: Source) -> None:
+    parts = plan.shares(np.array([5, 1, 7]), 2)
+    options = {"epoch": 1, "seed": 4}
+    ranks = [list(source.train_stretch(parts, first=20, rank=r, **options)) for r in range(2)]
+    assert [[len(batch) for batch in batches] for batches in ranks] == parts.tolist()
+    before = list(source.train_stretch(np.array([[20]]), first=0, **options))
+    after = list(source.train_stretch(np.array([[10]]), first=33, **options))
+    every = together([*ranks[0], *ranks[1], *before, *after])
+    assert sorted(every.clip.tolist()) == list(range(43))
 
 
 def test_a_failing_worker_is_one_line(tiny: Index, tmp_path: Path) -> None:

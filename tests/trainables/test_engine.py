@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import multiprocessing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from datasets.batch import Batch
@@ -42,7 +45,7 @@ def batches(count: int, size: int, seed: int = 0) -> list[Batch]:
 
 
 def joined(parts: list[Batch]) -> Batch:
-    names = ("waveform", "scene", "events", "event_known", "clip")
+    names = ("waveform", "scene", "events", "event_known", "clip", "part")
     return Batch(*[torch.cat([getattr(p, n) for p in parts]) for n in names])
 
 
@@ -160,6 +163,98 @@ def test_mixup_blends_waveforms_and_labels_alike() -> None:
         assert any(fits)
     again = mix(batch, 0.4, torch.Generator().manual_seed(1))
     assert torch.equal(again.waveform, mixed.waveform)
+
+
+def test_mixup_stays_inside_the_parts_of_a_batch() -> None:
+    batch = batches(1, 48)[0]
+    part = torch.tensor([0] * 16 + [1] * 32)[torch.randperm(48, generator=torch.Generator().manual_seed(2))]
+    scene = batch.scene * (part == 0)[:, None]  # as in a batch of scene clips and event clips
+    known = (part == 1).float()[:, None].expand(-1, EVENTS)
+    wave = batch.waveform * 0 + part[:, None, None]
+    batch = replace(batch, waveform=wave, scene=scene, event_known=known, part=part)
+    mixed = mix(batch, 0.4, torch.Generator().manual_seed(1))
+    assert torch.allclose(mixed.waveform, wave)  # a mixture over parts would hold something in between
+    assert torch.allclose(mixed.scene.sum(1), (part == 0).float())
+    assert torch.equal(mixed.event_known, known)
+    assert not torch.allclose(mixed.events[part == 0], batch.events[part == 0])
+    one = replace(batch, part=torch.zeros_like(part))
+    assert not torch.allclose(mix(one, 0.4, torch.Generator().manual_seed(1)).waveform, wave)
+
+
+def half_labelled(count: int, seed: int = 0) -> list[Batch]:
+    """Batches of 5 clips of known scene and unknown events, then `i + 1` the other way round."""
+    made = []
+    for i, batch in enumerate(batches(count, 5 + count, seed)):
+        batch = Batch(**{name: value[: 6 + i] for name, value in vars(batch).items()})
+        scenes = torch.arange(len(batch)) < 5
+        known = (~scenes).float()[:, None].expand(-1, EVENTS)
+        made.append(
+            replace(batch, scene=batch.scene * scenes[:, None], event_known=known, part=(~scenes).long())
+        )
+    return made
+
+
+def test_means_and_metrics_are_over_clips_of_known_label() -> None:
+    model, data = Linear(), half_labelled(4)
+    means, scores = evaluate(model, TERMS, WEIGHTS, data)
+    whole = joined(data)
+    output = model(whole.waveform)
+    scenes = whole.scene.sum(1) > 0
+    scene = nn.functional.cross_entropy(output.scene_logits[scenes], whole.scene[scenes].argmax(1))
+    event = nn.functional.binary_cross_entropy_with_logits(
+        output.event_logits[~scenes], whole.events[~scenes]
+    )
+    assert means["term/scene_ce"] == pytest.approx(scene.item(), abs=1e-6)
+    assert means["term/event_bce"] == pytest.approx(event.item(), abs=1e-6)
+    right = output.scene_logits[scenes].argmax(1) == whole.scene[scenes].argmax(1)
+    assert scores.compute()["scene_accuracy"] == pytest.approx(right.float().mean().item())
+    assert scores.confusion().sum() == 20
+    trained = train(Linear(), data, lr=0.0)
+    assert trained["term/scene_ce"] > 0 and trained["term/event_bce"] > 0
+
+
+def test_clips_of_unknown_label_have_no_part_in_a_term() -> None:
+    model, (batch,) = Linear(), half_labelled(1)
+    other = replace(
+        batch,
+        events=torch.where(batch.event_known > 0, batch.events, 1 - batch.events),
+    )
+    values = [[term(model(b.waveform), b).item() for term in TERMS.values()] for b in (batch, other)]
+    assert values[0] == values[1]
+
+
+def test_two_ranks_with_different_labels_make_the_step_of_one(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    ranks = [
+        context.Process(target=one_of_two_ranks, args=(r, tmp_path / "store", results)) for r in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    found = [results.get(timeout=100) for _ in ranks]
+    for process in ranks:
+        process.join()
+    torch.manual_seed(0)
+    model = Linear()
+    expected = train(model, half_labelled(3))
+    for metrics, parameters in found:
+        assert metrics["term/scene_ce"] == pytest.approx(expected["term/scene_ce"], abs=1e-6)
+        assert metrics["term/event_bce"] == pytest.approx(expected["term/event_bce"], abs=1e-6)
+        for ours, theirs in zip(parameters, model.parameters()):
+            assert torch.allclose(torch.tensor(ours), theirs, atol=1e-6)
+
+
+def one_of_two_ranks(rank: int, store: Path, results: object) -> None:
+    """Train on this rank's clips of every batch: rank 0 has four of the five scene clips, rank 1 the rest."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(Linear())
+    rows = slice(0, 4) if rank == 0 else slice(4, None)
+    data = [Batch(**{name: value[rows] for name, value in vars(b).items()}) for b in half_labelled(3)]
+    metrics = train(model, data)
+    results.put((metrics, [p.tolist() for p in model.parameters()]))  # type: ignore[attr-defined]
+    dist.destroy_process_group()
 
 
 def test_warm_up_and_cosine() -> None:

@@ -1,0 +1,274 @@
+"""A shard set over HTTP, S3 and Google's storage: the same batches as from a folder, through faults, or one
+line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from servers import Faults, Files, Proxy, serving
+
+from datasets import remote, storage
+from datasets.batch import Batch
+from datasets.cache import open_cached
+from datasets.inspect import main as inspect
+from datasets.shards import Index, ShardError, read_labels, read_members
+from datasets.source import open_source
+from datasets.storage import StorageError
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert process.poll() is None, f"the server ended with {process.returncode}"
+        time.sleep(0.1)
+    raise TimeoutError(f"no server on port {port}")
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Short pauses, and filesystems of this test's own: their settings come from the environment."""
+    monkeypatch.setenv("SCENETUNE_RETRY_FIRST", "0.01")
+    monkeypatch.setenv("SCENETUNE_RETRY_TOTAL", "0.5")
+    remote.forget()
+    yield
+    remote.forget()
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[int]:
+    """The port of a moto server: S3's protocol, in a process of its own."""
+    pytest.importorskip("moto")
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port, process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def s3(moto: int, tiny: Index, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Faults]]:
+    """The tiny corpus in a bucket, behind a proxy that spoils answers."""
+    pytest.importorskip("s3fs")
+    with serving(Proxy, port=moto) as (url, faults):
+        for name, value in {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "test-key-id",
+            "AWS_SECRET_ACCESS_KEY": "test-secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        import s3fs
+
+        files = s3fs.S3FileSystem(skip_instance_cache=True)
+        if not files.exists("bucket"):
+            files.mkdir("bucket")
+            for path in Path(tiny.root).iterdir():
+                storage.put(path, "s3://bucket/shards", path.name)
+        faults.seen.clear()
+        yield "s3://bucket/shards", faults
+
+
+@pytest.fixture
+def web(tiny: Index) -> Iterator[tuple[str, Faults]]:
+    with serving(Files, folder=tiny.root) as (url, faults):
+        yield url, faults
+
+
+@pytest.fixture(params=["http", "s3"])
+def far(request: pytest.FixtureRequest) -> tuple[str, Faults]:
+    """(URL of the tiny corpus, faults of its server)."""
+    return request.getfixturevalue({"http": "web", "s3": "s3"}[request.param])
+
+
+def equal(one: list[Batch], other: list[Batch]) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(getattr(a, field.name), getattr(b, field.name))
+        for a, b in zip(one, other)
+        for field in fields(Batch)
+    )
+
+
+def epoch(root: str | Path, workers: int = 0, cache: Path | None = None) -> list[Batch]:
+    source = open_source(root, cache=cache, workers=workers)
+    return [*source.train_batches(8, epoch=1, seed=2), *source.eval_batches("val", 8)]
+
+
+def test_an_index_labels_and_members_are_the_local_ones(far: tuple[str, Faults], tiny: Index) -> None:
+    url, _ = far
+    index = Index.load(url)
+    assert index.root == url and index.checksum == tiny.checksum and index.splits == tiny.splits
+    assert list(read_labels(index, "train")) == list(read_labels(tiny, "train"))
+    assert read_members(index, "train", 17) == read_members(tiny, "train", 17)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streamed_batches_are_the_local_ones(far: tuple[str, Faults], tiny: Index, workers: int) -> None:
+    assert equal(epoch(far[0], workers), epoch(tiny.root, workers))
+
+
+def test_cached_batches_are_the_local_ones(far: tuple[str, Faults], tiny: Index, tmp_path: Path) -> None:
+    assert equal(epoch(far[0], cache=tmp_path / "far"), epoch(tiny.root, cache=tmp_path / "near"))
+
+
+def test_batches_through_faults_are_the_local_ones(far: tuple[str, Faults], tiny: Index) -> None:
+    url, faults = far
+    source = open_source(url, cache=None)
+    faults.next = [503, "cut", 500, "reset", 503, 500, "cut"]
+    found = [*source.train_batches(8, epoch=1, seed=2), *source.eval_batches("val", 8)]
+    assert faults.next == [] and equal(found, epoch(tiny.root))
+
+
+def test_one_request_a_stretch_and_none_for_a_clip(far: tuple[str, Faults], tiny: Index) -> None:
+    url, faults = far
+    source = open_source(url, cache=None)
+    faults.seen.clear()
+    clips = sum(len(batch) for batch in source.train_batches(8, epoch=1, seed=2))
+    assert clips == 43
+    assert len(faults.seen) <= len(tiny.splits["train"].shards) + 1  # one shard may be cut by the turn
+    assert all(spread.startswith("bytes=") for _, _, spread in faults.seen)
+
+
+def test_large_stretches_are_read_in_blocks(
+    web: tuple[str, Faults], tiny: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "BLOCK_BYTES", 7000)
+    assert equal(epoch(web[0]), epoch(tiny.root))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_server_that_dies_in_an_epoch_is_one_line(far: tuple[str, Faults], workers: int) -> None:
+    url, faults = far
+    source = open_source(url, cache=None, workers=workers)
+    faults.always = 503
+    with pytest.raises(StorageError, match=r"/train-\d+.tar: the server failed .*503.*; tried \d+ times"):
+        list(source.train_batches(8, epoch=0, seed=0))
+
+
+def test_a_server_that_dies_while_a_cache_is_built_leaves_none(
+    far: tuple[str, Faults], tmp_path: Path
+) -> None:
+    url, faults = far
+    source = open_source(url, cache=None)
+    faults.always = "reset"
+    with pytest.raises(StorageError, match="tried"):
+        open_cached(source.index, "train", tmp_path)
+    assert not list(tmp_path.rglob("*.npy"))
+    faults.always = None
+    assert len(open_cached(source.index, "train", tmp_path)) == 43
+
+
+def test_expired_credentials_are_said_at_once(s3: tuple[str, Faults]) -> None:
+    url, faults = s3
+    source = open_source(url, cache=None)
+    faults.seen.clear()
+    faults.always = "expired"
+    with pytest.raises(StorageError) as error:
+        list(source.train_batches(8, epoch=0, seed=0))
+    text = str(error.value)
+    assert (
+        "s3://bucket/shards/train-" in text and "the credentials have expired (ExpiredToken); renew" in text
+    )
+    assert "test-secret" not in text and "test-key-id" not in text and "\n" not in text
+    assert len(faults.seen) <= 2  # a stretch, and the next that was asked for beside it
+
+
+def test_no_credentials_and_no_bucket(s3: tuple[str, Faults], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ShardError, match="s3://nowhere/x: no index.json"):
+        Index.load("s3://nowhere/x")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    remote.forget()
+    with pytest.raises(StorageError, match="s3://bucket/shards/index.json: no credentials found; set AWS_"):
+        Index.load("s3://bucket/shards")
+
+
+def test_what_is_missing_or_truncated_there_is_named(tiny: Index, tmp_path: Path) -> None:
+    shutil.copytree(tiny.root, tmp_path / "s")
+    with serving(Files, folder=tmp_path / "s") as (url, _):
+        path = tmp_path / "s" / tiny.splits["val"].shards[0].name
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(ShardError, match=f"{url}/{path.name}: truncated: "):
+            Index.load(url)
+        path.unlink()
+        with pytest.raises(ShardError, match=f"{url}/{path.name}: missing; index.json lists it"):
+            Index.load(url)
+        (tmp_path / "s/index.json").unlink()
+        with pytest.raises(ShardError, match=f"{url}: no index.json"):
+            Index.load(url)
+
+
+def test_inspect_reads_a_url(
+    far: tuple[str, Faults], tiny: Index, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inspect([str(tiny.root)]) == 0
+    near = capsys.readouterr().out
+    assert inspect([far[0]]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == near.splitlines()[1:]
+
+
+def test_a_fork_has_filesystems_of_its_own(far: tuple[str, Faults], tiny: Index) -> None:
+    """fsspec's event loop does not run in a forked child, and its sockets are the parent's."""
+    url, _ = far
+    here = storage.read_bytes(url, "index.json")
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        found = b"?"
+        try:
+            found = b"same" if storage.read_bytes(url, "index.json") == here else b"other"
+        finally:
+            os.write(theirs, found)
+            os._exit(0)
+    os.close(theirs)
+    assert os.read(ours, 9) == b"same"
+    os.waitpid(child, 0)
+    assert storage.read_bytes(url, "index.json") == here
+
+
+@pytest.mark.slow
+def test_google_storage_reads_alike(tiny: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gcsfs")
+    pytest.importorskip("gcp_storage_emulator")
+    port = free_port()
+    command = [sys.executable, "-m", "gcp_storage_emulator", "start", f"--port={port}", "--in-memory"]
+    command += ["--default-bucket=bucket"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    try:
+        wait_for(port, process)
+        for path in Path(tiny.root).iterdir():
+            storage.put(path, "gs://bucket/shards", path.name)
+        assert equal(epoch("gs://bucket/shards"), epoch(tiny.root))
+        with pytest.raises(ShardError, match="gs://bucket/none: no index.json"):
+            Index.load("gs://bucket/none")
+    finally:
+        process.terminate()
+        process.wait(10)
