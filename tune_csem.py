@@ -232,10 +232,8 @@ def begin(request: Request) -> tuple[Path, Request]:
         choose("pruner", request.pruner, PRUNERS),
     )
     request.pins()
-    index, events = (
-        Index.load(request.data) if request.data else None,
-        parse_events(request.events or "labels"),
-    )
+    index = Index.load(request.data) if request.data else None
+    events = parse_events(request.events or "labels")
     if index:
         with_events(index, events)
     elif events.origin == "tags":

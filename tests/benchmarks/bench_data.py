@@ -280,7 +280,8 @@ def main(shards: Path | None = None, repeats: int = 5, ray: bool = True) -> None
     print(
         f"{index.split('train').clips} clips of {index.samples / index.sample_rate:g} s, "
         f"{index.sample_rate} Hz, {index.channels} channel(s), {len(index.split('train').shards)} shards; "
-        f"{os.cpu_count()} cores, load {load[0]:.1f} before, {os.getloadavg()[0]:.1f} after; medians of {repeats}"
+        f"{os.cpu_count()} cores, load {load[0]:.1f} before, {os.getloadavg()[0]:.1f} after; "
+        f"medians of {repeats}"
     )
     print(table(speed))
     print(f"  data wait of a cached TinyCNN epoch: {statistics.median(waits):.4f} of its time")
