@@ -19,10 +19,9 @@ from searchspace.study import Job, Ledger
 from trainables import checkpoint
 from trainables.contract import AudioFormat
 from trainables.names import OBJECTIVE
+from trainables.pretrained import DESCRIPTION, WEIGHTS
 from trainables.recipe import configure
 from trainables.registry import family
-
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -59,6 +58,7 @@ def export_best(study: Path, family_name: str, index: Index) -> Path | None:
         "values": state["values"],
         "scenes": list(index.labels.scenes),
         "events": list(index.labels.events),
+        "features": state.get("features", ""),
         "audio": {"sample_rate": index.sample_rate, "channels": index.channels, "samples": index.samples},
         "run": {name: run[name] for name in ("folder", "trial", "repeat", "seed", "epochs")},
         "metrics": metrics,
