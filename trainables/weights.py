@@ -92,7 +92,12 @@ class Fit:
         """One line for each kind of mismatch, tensors of one module together: "v.head.* (2)"."""
         lines = [f"{len(self.tensors)} of the model's {len(self.tensors) + self._without} tensors loaded"]
         lines += [f"interpolated: {ours} ← {theirs}, {how}" for ours, theirs, how in self.reshaped]
-        lines += [f"not loaded: {ours} ← {theirs}, {why}" for ours, theirs, why in self.refused]
+        layers: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+        for one in self.refused:
+            layers.setdefault((one[0].rpartition(".")[0], one[1].rpartition(".")[0]), []).append(one)
+        for (ours, theirs), ((name, original, why), *more) in layers.items():
+            pair = f"{ours}.* ({len(more) + 1}) ← {theirs}.*" if more else f"{name} ← {original}"
+            lines.append(f"not loaded: {pair}, {why}")
         if self.unmatched:
             lines.append(f"in the model without a source: {', '.join(grouped(self.unmatched))}")
         if self.unused:

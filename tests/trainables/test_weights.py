@@ -373,8 +373,8 @@ def test_other_features_and_unnamed_classes_are_remarked(tmp_path: Path) -> None
     assert len(start.remarks) == 2 and all("does not name them" in r for r in start.remarks)
     start = start_from(tiny(f_max=8000.0), tiny_file(tmp_path), LABELS, accept=False)
     assert start.remarks[0] == (
-        "warning: these weights were trained on other features: LogMel, 64 bins, 50-22050 Hz; here LogMel, 64 "
-        "bins, 50-8000 Hz"
+        "warning: these weights were trained on other features: LogMel, 64 bins, 50-22050 Hz; "
+        "here LogMel, 64 bins, 50-8000 Hz"
     )
 
 
