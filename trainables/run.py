@@ -190,7 +190,10 @@ class Run:
             mean, std = (s.tolist() for s in statistics(frontend, batches))
             if kept:
                 _write_whole(kept, json.dumps([mean, std]))
-        frontend.set_statistics(torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device))
+        normalise = frontend.normalise
+        normalise.set_statistics(
+            torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device)
+        )
 
     def _data_parallel(self) -> nn.Module:
         self.model = synchronise(self.model, on_gpu=self.device.type == "cuda")

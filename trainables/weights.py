@@ -31,7 +31,9 @@ from torch import Tensor, nn
 
 from trainables.parts.ast_encoder import TOKENS, along
 
-FRONT_END = "frontend."  # of training-set statistics and constants, never of learned weights
+FRONT_END = "frontend."  # holds training-set statistics and constants, never learned weights
+MEL_MEAN = "frontend.normalise.mean"  # (F,) in a file of ours
+RELEASED_MELS = range(128)  # of the released models, which do not say
 SOURCES = (  # our prefix: where in the file its tensors may come from, best first
     ("shared.", ("shared.", "scene.")),
     ("scene.", ("scene.", "shared.")),
@@ -138,17 +140,19 @@ def fit(
     renames: Sequence[Rename] = (),
     refuse: Mapping[str, str] = {},
 ) -> Fit:
-    """Find for every tensor of the model outside its front end its source in `state`.
+    """Find for every tensor of the model its source in `state`; but what a model computes from its training
+    data (the front end's statistics, buffers of a module with `fit_labels`) is left alone on either side.
 
     refuse  {our prefix: why}: tensors that are not loaded even if they would fit
 
     Position embeddings (1, 2 + P, D) of another number of patches are interpolated (`resized_positions`).
     """
-    own = {name: t for name, t in model.state_dict().items() if not name.startswith(FRONT_END)}
+    frontend: Any = model.get_submodule("frontend") if hasattr(model, "frontend") else None
+    counted = _from_data(model)
+    own = {n: t for n, t in model.state_dict().items() if not n.startswith(counted)}
     renamed = rename(state, renames)
-    pairs = {
-        name: renamed[s] for name in own for s in _sources(name)[::-1] if s in renamed
-    }  # the best is last
+    choices = {name: [renamed[source] for source in _sources(name) if source in renamed] for name in own}
+    pairs = {name: found[0] for name, found in choices.items() if found}
     refused = {
         ours: why
         for ours, theirs in pairs.items()
@@ -163,7 +167,8 @@ def fit(
             continue
         tensors[ours] = state[theirs]
         if state[theirs].shape != own[ours].shape:
-            old, new = position_grid(state, theirs), stem_grid(model, ours)
+            old = position_grid(state[theirs], len(state.get(MEL_MEAN, RELEASED_MELS)))
+            new = position_grid(own[ours], frontend.n_mels)
             tensors[ours] = resized_positions(state[theirs], old, new)
             reshaped.append((ours, theirs, "{} × {} → {} × {} patches".format(*old, *new)))
     without_use = state.keys() - set(pairs.values())
@@ -172,9 +177,15 @@ def fit(
         reshaped=tuple(reshaped),
         refused=tuple((ours, pairs[ours], why) for ours, why in refused.items()),
         unmatched=tuple(name for name in own if name not in pairs),
-        unused=tuple(n for n in state if n in without_use and not n.startswith(FRONT_END)),
+        unused=tuple(n for n in state if n in without_use and not n.startswith(counted)),
         tensors=tensors,
     )
+
+
+def _from_data(model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the tensors that are made of training data."""
+    parts = [(name, part) for name, part in model.named_modules() if hasattr(part, "fit_labels")]
+    return (FRONT_END, *(f"{name}.{buffer}" for name, part in parts for buffer, _ in part.named_buffers()))
 
 
 def _obstacle(ours: str, target: Tensor, found: Tensor, refuse: Mapping[str, str]) -> str | None:
@@ -217,25 +228,16 @@ def _sources(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def position_grid(state: Mapping[str, Tensor], name: str) -> tuple[int, int]:
-    """(frequency, time) patches that the position embeddings (1, 2 + P, D) are of. A file of ours has the
-    mean of every mel bin; without one they are 128, as in the released models. Raises WeightsError if P is
-    no multiple of the patches along frequency.
+def position_grid(positions: Tensor, n_mels: int) -> tuple[int, int]:
+    """(frequency, time) patches that position embeddings (1, 2 + P, D) of `n_mels` mel bins are of. Raises
+    WeightsError if P is no multiple of the patches along frequency.
     """
-    mean = state.get(f"{FRONT_END}mean")
-    n_mels = 128 if mean is None else len(mean)
-    rows, patches = along(n_mels), state[name].shape[1] - TOKENS
-    if patches < rows or patches % rows:
+    rows, patches = along(n_mels), positions.shape[1] - TOKENS
+    if rows < 1 or patches < rows or patches % rows:
         raise WeightsError(
-            f"{name} is of {patches} patches: expected a multiple of {rows}, as of {n_mels} mel bins"
+            f"{POSITIONS} of {patches} patches: expected a multiple of {rows}, as of {n_mels} mel bins"
         )
     return rows, patches // rows
-
-
-def stem_grid(model: nn.Module, name: str) -> tuple[int, int]:
-    """(frequency, time) patches of the model's patch embedding that the tensor `name` belongs to."""
-    stem: Any = model.get_submodule(name.rpartition(".")[0])
-    return along(stem.n_mels), along(stem.frames)
 
 
 def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

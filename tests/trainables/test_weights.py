@@ -320,6 +320,38 @@ def test_a_shorter_clip_s_model_takes_audioset_s_positions_and_says_so() -> None
     assert "interpolated: shared.stem.pos_embed ← v.pos_embed, 12 × 101 → 12 × 50 patches" in found.report()
 
 
+def test_our_own_positions_are_of_our_own_mel_bins() -> None:
+    def small(seconds: int) -> nn.Module:
+        knobs = {"backbone": "ast", "depth": 2, "shared_layers": 1, "width": 0.03, "n_mels": 36}
+        return build(Config(**knobs), LABELS, AudioFormat(16000, 1, 16000 * seconds))
+
+    short, long = small(1), small(3)
+    found = fit(short.state_dict(), long)
+    assert found.reshaped[0][2] == "3 × 12 → 3 × 37 patches"
+    found.load_into(long, accept=True, said="", how="")
+    positions = long.state_dict()["shared.stem.pos_embed"]
+    expected = resized_positions(short.state_dict()["shared.stem.pos_embed"], (3, 12), (3, 37))
+    assert torch.equal(positions, expected)
+
+
+class Counted(nn.Module):
+    """A part with a table counted in the training labels beside a learned weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+        self.register_buffer("table", torch.zeros(3))
+
+    def fit_labels(self, batches: object) -> None: ...
+
+
+def test_what_is_counted_in_the_training_labels_is_left_alone() -> None:
+    model = nn.ModuleDict({"relation": Counted()})
+    found = fit({"relation.weight": torch.ones(2), "relation.table": torch.ones(7)}, model)
+    assert found.exact and list(found.tensors) == ["relation.weight"]
+    assert fit({"relation.weight": torch.ones(2)}, model).exact
+
+
 # Refusal
 
 
