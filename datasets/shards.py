@@ -317,13 +317,16 @@ def write_shard(folder: Path, name: str, clips: Iterable[tuple[Clip, Mapping[str
     """One tar of members {suffix: bytes} as they are, in the order given; `offset` and `size` of the clips
     that come in are not looked at. The tar appears under its name only when it is whole."""
     partial, written = folder / f".{name}.{os.getpid()}", []
-    with tarfile.open(partial, "w") as tar:
-        for clip, members in clips:
-            start = tar.offset
-            for suffix, data in members.items():
-                _add_member(tar, f"{clip.key}.{suffix}", data)
-            written.append(Clip(clip.key, start, tar.offset - start, clip.samples))
-    return _named(partial, folder / name, written)
+    try:
+        with tarfile.open(partial, "w") as tar:
+            for clip, members in clips:
+                start = tar.offset
+                for suffix, data in members.items():
+                    _add_member(tar, f"{clip.key}.{suffix}", data)
+                written.append(Clip(clip.key, start, tar.offset - start, clip.samples))
+        return _named(partial, folder / name, written)
+    finally:
+        partial.unlink(missing_ok=True)  # not there any more when all went well
 
 
 def _named(partial: Path, path: Path, clips: Sequence[Clip]) -> Shard:

@@ -12,16 +12,17 @@ import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from datasets.cache import shard_members
-from datasets.decode import decode_tags
+from datasets.decode import ARRAY_BYTES, decode_tags
 from datasets.shards import (
     Clip,
     Index,
@@ -72,16 +73,30 @@ def tagged_index(index: Index, splits: Mapping[str, Split], tags: Tags, folder: 
 
 
 def read_tags(index: Index, split: str) -> np.ndarray:
-    """(N, K) float32, the tags of a split in the clips' order, without decoding any audio."""
+    """(N, K) float32, the tags of a split in a local folder, in the clips' order; the audio is not read."""
     if index.tags is None:
         raise ShardError(f"{index.root}: this shard set has no tags")
     count = len(index.tags.names)
-    rows = [
-        decode_tags(members, count, shard=shard.name, key=clip.key)
-        for shard in index.split(split).shards
-        for _, clip, members in shard_members(index.root, shard)
-    ]
+    rows = []
+    for shard in index.split(split).shards:
+        with open(Path(index.root) / shard.name, "rb") as file:
+            for clip in shard.clips:
+                members = {"tags.npy": found} if (found := _tags_member(file, shard, clip)) else {}
+                rows.append(decode_tags(members, count, shard=shard.name, key=clip.key))
     return np.array(rows, dtype=np.float32).reshape(-1, count)
+
+
+def _tags_member(file: BinaryIO, shard: Shard, clip: Clip) -> bytes:
+    """A clip's tags.npy, found by the members' headers; b"" where there is none."""
+    file.seek(clip.offset)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := tar.next()) and member.name.startswith(f"{clip.key}."):
+                if member.name == f"{clip.key}.tags.npy" and (content := tar.extractfile(member)):
+                    return content.read(ARRAY_BYTES)
+    except tarfile.TarError as error:
+        raise ShardError(f"{shard.name}: clip {clip.key}: not a readable tar: {error}") from error
+    return b""
 
 
 class Unfinished:
@@ -172,8 +187,10 @@ class Unfinished:
         before = json.loads(asked.read_text())
         for name, value in self._asked.items():
             if before.get(name) != value:
-                shown = f"{before.get(name)!r:.60} before, {value!r:.60} now"
-                raise ValueError(f"--resume: {self.folder} was begun with another {name}: {shown}")
+                raise ValueError(
+                    f"--resume: {self.folder} was begun with {name} {before.get(name)!s:.60}, now it is "
+                    f"{value!s:.60}"
+                )
         for line in _lines(self.folder / "done.jsonl"):
             shard = Shard(line["name"], line["bytes"], line["sha256"], tuple(Clip(*c) for c in line["clips"]))
             if _intact(self.folder, shard):

@@ -30,10 +30,9 @@ from trainables import checkpoint
 from trainables.contract import AudioFormat
 from trainables.folder import read_epochs
 from trainables.names import OBJECTIVE
+from trainables.pretrained import DESCRIPTION, WEIGHTS
 from trainables.recipe import configure
 from trainables.registry import family
-
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -110,6 +109,7 @@ def _write(run: Path, out: Path, about: Mapping[str, Any], index: Index) -> Path
         "values": state["values"],
         "scenes": list(index.labels.scenes),
         "events": list(index.labels.events),
+        "features": state.get("features", ""),
         "audio": {"sample_rate": index.sample_rate, "channels": index.channels, "samples": index.samples},
         "data": {"corpus": index.corpus, "checksum": index.checksum, "licence": index.licence},
     }

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from datasets.corpora.audioset import read_classes
 from trainables.export import WEIGHTS, load_model
 from trainables.parts.audioset_taggers import CLASSES, PANNS, AudioSetAst, Cnn14
-from trainables.weights import Fit, Rename, WeightsError, checksum, fit, read_state
+from trainables.weights import Fit, Rename, WeightsError, file_checksum, fit, read_state
 
 HOW = "accept=True (on a command line --accept-mismatch) takes it as it is"
 STFT = "spectrogram_extractor.stft.conv_real.weight"
@@ -92,8 +92,8 @@ def load_tagger(path: Path | str, *, accept: bool = False, names: Path | str | N
             f"{path}: no known tagger: it has neither {STFT} (PANNs' Cnn14) nor v.pos_embed (AST), but "
             f"{', '.join(list(state)[:3])} …"
         )
-    classes = _class_names(names)
-    return Tagger(module.eval(), classes, rate, checksum(path), path.name.removesuffix(".pth"), tuple(notes))
+    name = path.name.removesuffix(".pth")
+    return Tagger(module.eval(), _class_names(names), rate, file_checksum(path), name, tuple(notes))
 
 
 def _panns(path: Path, state: Mapping[str, Tensor], accept: bool) -> tuple[nn.Module, int, list[str]]:
@@ -156,7 +156,7 @@ def _own(folder: Path, names: Path | str | None) -> Tagger:
         EventProbabilities(model, audio["samples"]).eval(),
         events,
         audio["sample_rate"],
-        checksum(folder / WEIGHTS),
+        file_checksum(folder / WEIGHTS),
         folder.resolve().name,
     )
 

@@ -105,7 +105,7 @@ def teach(request: Request) -> tuple[Index, int, float]:
         print(f"note: {note}", file=sys.stderr)
     tags = Tags(tagger.names, tagger.name, tagger.checksum)
     asked = {
-        "shards": index.checksum,
+        "shard set": index.checksum,
         "model": tagger.checksum,
         "names": list(tagger.names),
         "splits": splits,

@@ -100,6 +100,8 @@ def train(request: Request) -> int:
         f"{request.family}: {run.parameter_count:,} parameters on {run.device}, {run.steps} steps an epoch",
         flush=True,
     )
+    for line in run.start.report() if run.start else ():
+        print(line, flush=True)
     if request.out is None:
         step, test = run.next_epoch, lambda: {f"test/{k}": v for k, v in run.score("test")[0].items()}
     else:

@@ -15,26 +15,40 @@ import hashlib
 import math
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy._core.multiarray import _reconstruct
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trainables.parts.ast_encoder import TOKENS, along
 
-FRONT_END = "frontend."  # of training-set statistics and constants, never of learned weights
+FRONT_END = "frontend."  # holds training-set statistics and constants, never learned weights
+MEL_MEAN = "frontend.normalise.mean"  # (F,) in a file of ours
+RELEASED_MELS = range(128)  # of the released models, which do not say
 SOURCES = (  # our prefix: where in the file its tensors may come from, best first
     ("shared.", ("shared.", "scene.")),
     ("scene.", ("scene.", "shared.")),
     ("event.", ("event.", "scene.", "shared.")),
 )
 POSITIONS = "pos_embed"
+ARRAYS: list[
+    Any
+] = [  # what a numpy array in a pickle asks for; training programs keep some beside the weights
+    (_reconstruct, "numpy.core.multiarray._reconstruct"),
+    (_reconstruct, "numpy._core.multiarray._reconstruct"),
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")),
+]
 WRAPPERS = ("model", "state_dict")  # keys under which training programs keep the tensors
 
 
@@ -80,7 +94,12 @@ class Fit:
         """One line for each kind of mismatch, tensors of one module together: "v.head.* (2)"."""
         lines = [f"{len(self.tensors)} of the model's {len(self.tensors) + self._without} tensors loaded"]
         lines += [f"interpolated: {ours} ← {theirs}, {how}" for ours, theirs, how in self.reshaped]
-        lines += [f"not loaded: {ours} ← {theirs}, {why}" for ours, theirs, why in self.refused]
+        layers: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+        for one in self.refused:
+            layers.setdefault((one[0].rpartition(".")[0], one[1].rpartition(".")[0]), []).append(one)
+        for (ours, theirs), ((name, original, why), *more) in layers.items():
+            pair = f"{ours}.* ({len(more) + 1}) ← {theirs}.*" if more else f"{name} ← {original}"
+            lines.append(f"not loaded: {pair}, {why}")
         if self.unmatched:
             lines.append(f"in the model without a source: {', '.join(grouped(self.unmatched))}")
         if self.unused:
@@ -121,41 +140,61 @@ def fit(
     renames: Sequence[Rename] = (),
     refuse: Mapping[str, str] = {},
 ) -> Fit:
-    """Find for every tensor of the model outside its front end its source in `state`.
+    """Find for every tensor of the model its source in `state`; but what a model computes from its training
+    data (the front end's statistics, buffers of a module with `fit_labels`) is left alone on either side.
 
     refuse  {our prefix: why}: tensors that are not loaded even if they would fit
 
     Position embeddings (1, 2 + P, D) of another number of patches are interpolated (`resized_positions`).
     """
-    own = {name: t for name, t in model.state_dict().items() if not name.startswith(FRONT_END)}
-    theirs = rename(state, renames)
-    loaded, reshaped, refused, unmatched, used = [], [], [], [], set()
-    tensors: dict[str, Tensor] = {}
-    for name, target in own.items():
-        source = next((s for s in _sources(name) if s in theirs), None)
-        if source is None:
-            unmatched.append(name)
+    frontend: Any = model.get_submodule("frontend") if hasattr(model, "frontend") else None
+    counted = _from_data(model)
+    own = {n: t for n, t in model.state_dict().items() if not n.startswith(counted)}
+    renamed = rename(state, renames)
+    choices = {name: [renamed[source] for source in _sources(name) if source in renamed] for name in own}
+    pairs = {name: found[0] for name, found in choices.items() if found}
+    refused = {
+        ours: why
+        for ours, theirs in pairs.items()
+        if (why := _obstacle(ours, own[ours], state[theirs], refuse))
+    }
+    layers = {name.removesuffix("weight") for name in refused if name.endswith(".weight")}
+    halves = (n for n in pairs if n.endswith(".bias") and n.removesuffix("bias") in layers)
+    refused |= {name: refused.get(name, "its weight is not loaded") for name in halves}
+    tensors, reshaped = {}, []
+    for ours, theirs in pairs.items():
+        if ours in refused:
             continue
-        original, found = theirs[source], state[theirs[source]]
-        used.add(original)
-        why = next((said for prefix, said in refuse.items() if name.startswith(prefix)), None)
-        if why is None and found.shape == target.shape:
-            tensors[name] = found
-            loaded.append((name, original))
-        elif (
-            why is None
-            and name.endswith(POSITIONS)
-            and found.dim() == 3
-            and found.shape[2] == target.shape[2]
-        ):
-            grids = position_grid(found), stem_grid(model, name)
-            tensors[name] = resized_positions(found, *grids)
-            reshaped.append((name, original, "{} × {} → {} × {} patches".format(*grids[0], *grids[1])))
-        else:
-            shapes = f"{_shape(target)} here, {_shape(found)} there"
-            refused.append((name, original, why or shapes))
-    unused = tuple(n for n in state if n not in used and not n.startswith(FRONT_END))
-    return Fit(tuple(loaded), tuple(reshaped), tuple(refused), tuple(unmatched), unused, tensors)
+        tensors[ours] = state[theirs]
+        if state[theirs].shape != own[ours].shape:
+            old = position_grid(state[theirs], len(state.get(MEL_MEAN, RELEASED_MELS)))
+            new = position_grid(own[ours], frontend.n_mels)
+            tensors[ours] = resized_positions(state[theirs], old, new)
+            reshaped.append((ours, theirs, "{} × {} → {} × {} patches".format(*old, *new)))
+    without_use = state.keys() - set(pairs.values())
+    return Fit(
+        loaded=tuple((ours, pairs[ours]) for ours in tensors if ours not in {r[0] for r in reshaped}),
+        reshaped=tuple(reshaped),
+        refused=tuple((ours, pairs[ours], why) for ours, why in refused.items()),
+        unmatched=tuple(name for name in own if name not in pairs),
+        unused=tuple(n for n in state if n in without_use and not n.startswith(counted)),
+        tensors=tensors,
+    )
+
+
+def _from_data(model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the tensors that are made of training data."""
+    parts = [(name, part) for name, part in model.named_modules() if hasattr(part, "fit_labels")]
+    return (FRONT_END, *(f"{name}.{buffer}" for name, part in parts for buffer, _ in part.named_buffers()))
+
+
+def _obstacle(ours: str, target: Tensor, found: Tensor, refuse: Mapping[str, str]) -> str | None:
+    """Why a tensor of the file cannot fill the model's; None if it can."""
+    said = next((why for prefix, why in refuse.items() if ours.startswith(prefix)), None)
+    positions = ours.endswith(POSITIONS) and found.dim() == 3 and found.shape[2] == target.shape[2]
+    if said or found.shape == target.shape or positions:
+        return said
+    return f"({_shape(target)}) here, ({_shape(found)}) there"
 
 
 def rename(names: Iterable[str], renames: Sequence[Rename]) -> dict[str, str]:
@@ -189,22 +228,16 @@ def _sources(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def position_grid(positions: Tensor) -> tuple[int, int]:
-    """(frequency, time) patches that position embeddings (1, 2 + P, D) of 128 mel bins are of: the released
-    models' frequency axis has 12. Raises WeightsError if P is no multiple of it.
+def position_grid(positions: Tensor, n_mels: int) -> tuple[int, int]:
+    """(frequency, time) patches that position embeddings (1, 2 + P, D) of `n_mels` mel bins are of. Raises
+    WeightsError if P is no multiple of the patches along frequency.
     """
-    rows, patches = along(128), positions.shape[1] - TOKENS
-    if patches < rows or patches % rows:
+    rows, patches = along(n_mels), positions.shape[1] - TOKENS
+    if rows < 1 or patches < rows or patches % rows:
         raise WeightsError(
-            f"{POSITIONS} of {patches} patches: expected a multiple of {rows}, as of 128 mel bins"
+            f"{POSITIONS} of {patches} patches: expected a multiple of {rows}, as of {n_mels} mel bins"
         )
     return rows, patches // rows
-
-
-def stem_grid(model: nn.Module, name: str) -> tuple[int, int]:
-    """(frequency, time) patches of the model's patch embedding that the tensor `name` belongs to."""
-    stem: Any = model.get_submodule(name.rpartition(".")[0])
-    return along(stem.n_mels), along(stem.frames)
 
 
 def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
@@ -245,7 +278,7 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
     return _checked(path, state)
 
 
-def checksum(path: Path) -> str:
+def file_checksum(path: Path) -> str:
     """SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -262,11 +295,15 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(ARRAYS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named is None:
-            raise WeightsError(f"{path}: damaged, or no torch file: {_first_line(error)}") from error
+            raise WeightsError(
+                f"{path}: a damaged torch file, or a pickle that torch did not write"
+            ) from error
         raise WeightsError(
             f"{path}: refused: it asks for {named[1]} to be run, which is no tensor; save a plain state dict"
         ) from error
@@ -298,4 +335,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _shape(tensor: Tensor) -> str:
-    return f"({', '.join(map(str, tensor.shape))})"
+    return ", ".join(map(str, tensor.shape))

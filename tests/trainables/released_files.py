@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 Shapes = dict[str, tuple[int, ...]]
-CHANNELS = (64, 128, 256, 512, 1024, 2048)
+
+
+def channels(width: float) -> tuple[int, ...]:
+    return tuple(round(c * width) for c in (64, 128, 256, 512, 1024, 2048))
 
 
 def batch_norm(name: str, size: int) -> Shapes:
@@ -29,10 +32,10 @@ def layer_norm(name: str, size: int) -> Shapes:
     return {f"{name}.weight": (size,), f"{name}.bias": (size,)}
 
 
-def conv_blocks(numbers: range, suffix: str = "") -> Shapes:
+def conv_blocks(numbers: range, suffix: str = "", width: float = 1.0) -> Shapes:
     shapes: Shapes = {}
     for n in numbers:
-        inputs, outputs = (1, *CHANNELS)[n - 1], CHANNELS[n - 1]
+        inputs, outputs = (1, *channels(width))[n - 1 : n + 1]
         name = f"conv_block{n}{suffix}"
         shapes |= {f"{name}.conv1.weight": (outputs, inputs, 3, 3)}
         shapes |= {f"{name}.conv2.weight": (outputs, outputs, 3, 3)}
@@ -47,10 +50,11 @@ def panns_cnn14(window: int) -> Shapes:
     return front | conv_blocks(range(1, 7)) | linear("fc1", 2048, 2048) | linear("fc_audioset", 2048, 527)
 
 
-def csem_pann() -> Shapes:
-    scene = conv_blocks(range(1, 7)) | linear("fc1", 2048, 2048) | linear("fc_final", 2048, 10)
-    event = conv_blocks(range(3, 7), "_event") | linear("fc1_event", 2048, 2048)
-    return scene | event | linear("fc_final_event", 2048, 527)
+def csem_pann(width: float = 1.0) -> Shapes:
+    top = channels(width)[-1]
+    scene = conv_blocks(range(1, 7), "", width) | linear("fc1", top, top) | linear("fc_final", top, 10)
+    event = conv_blocks(range(3, 7), "_event", width) | linear("fc1_event", top, top)
+    return scene | event | linear("fc_final_event", top, 527)
 
 
 def mlhe_plus_pann() -> Shapes:
@@ -59,21 +63,23 @@ def mlhe_plus_pann() -> Shapes:
     return {name: s for name, s in shapes.items() if not name.startswith("fc_final_event")}
 
 
-def self_attention(suffix: str) -> Shapes:
-    inner = f"mha{suffix}.layers.0.enc_self_attn"
-    shapes = linear(f"mha{suffix}.mel_projection", 2048, 512) | layer_norm(f"{inner}.layernorm", 512)
+def self_attention(suffix: str, width: float) -> Shapes:
+    inner, size = f"mha{suffix}.layers.0.enc_self_attn", 8 * round(64 * width)
+    shapes = linear(f"mha{suffix}.mel_projection", 8 * channels(width)[2], size)
+    shapes |= layer_norm(f"{inner}.layernorm", size)
     for name in ("W_Q", "W_K", "W_V", "fc"):
-        shapes |= linear(f"{inner}.{name}", 512, 512)
-    return shapes | linear(f"fc512_128{suffix}", 512, 512)
+        shapes |= linear(f"{inner}.{name}", size, size)
+    return shapes | linear(f"fc512_128{suffix}", size, size)
 
 
-def cnnt() -> Shapes:
-    return conv_blocks(range(1, 4)) | self_attention("") | linear("fc_final", 512, 10)
+def cnnt(width: float = 1.0) -> Shapes:
+    scene = conv_blocks(range(1, 4), "", width) | self_attention("", width)
+    return scene | linear("fc_final", 8 * round(64 * width), 10)
 
 
-def csem_cnnt() -> Shapes:
-    event = conv_blocks(range(3, 4), "_event") | self_attention("_event")
-    return cnnt() | event | linear("fc_final_event", 512, 527)
+def csem_cnnt(width: float = 1.0) -> Shapes:
+    event = conv_blocks(range(3, 4), "_event", width) | self_attention("_event", width)
+    return cnnt(width) | event | linear("fc_final_event", 8 * round(64 * width), 527)
 
 
 def tinycnn() -> Shapes:
@@ -109,12 +115,12 @@ def ast_audioset() -> Shapes:
     return {f"module.{name}": shape for name, shape in shapes.items()}
 
 
-def csem_ast() -> Shapes:
-    shapes = ast_stem("shared_") | encoder_blocks("shared_blocks", 4)
+def csem_ast(size: int = 768, embedding: int = 2048, patches: int = 1212) -> Shapes:
+    shapes = ast_stem("shared_", patches, size) | encoder_blocks("shared_blocks", 4, size)
     for task, classifier, classes in (("scene", "fc_final_asc", 10), ("event", "fc_final_event", 527)):
-        shapes |= encoder_blocks(f"{task}_blocks", 6) | layer_norm(f"norm_{task}", 768)
-        shapes |= layer_norm(f"fc_norm_{task}", 768) | linear(f"fc_{task}_2048", 768, 2048)
-        shapes |= linear(classifier, 2048, classes)
+        shapes |= encoder_blocks(f"{task}_blocks", 6, size) | layer_norm(f"norm_{task}", size)
+        shapes |= layer_norm(f"fc_norm_{task}", size) | linear(f"fc_{task}_2048", size, embedding)
+        shapes |= linear(classifier, embedding, classes)
     return shapes
 
 
@@ -166,5 +172,5 @@ def random_state(shapes: Shapes, seed: int = 0) -> dict[str, Tensor]:
             own = 0.1 * torch.randn(shape, generator=generator)
             state[name] = own + 1 if name.endswith("weight") else own
         else:
-            state[name] = torch.randn(shape, generator=generator) / math.sqrt(math.prod(shape[1:]))
+            state[name] = torch.randn(shape, generator=generator) * math.sqrt(2 / math.prod(shape[1:]))
     return state

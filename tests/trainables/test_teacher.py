@@ -225,12 +225,12 @@ def test_going_on_with_something_else_is_refused(
         teach(request(stereo, model, out))
     other = model_folder(tmp_path / "other", width=0.5)
     for options, name in (
-        ({"batch": 5}, "batch: 4 before, 5 now"),
-        ({"dtype": "float32"}, "dtype: 'float16' before"),
+        ({"batch": 5}, "batch 4, now it is 5"),
+        ({"dtype": "float32"}, "dtype float16, now"),
         ({"split": ("test",)}, "splits"),
         ({"model": other}, "model"),
     ):
-        with pytest.raises(ValueError, match=f"--resume: .* was begun with another {name}"):
+        with pytest.raises(ValueError, match=f"--resume: .* was begun with {name}"):
             teach(request(stereo, options.pop("model", model), out, resume=True, **options))
     with Unfinished(tmp_path / "busy", {}, resume=False):
         with pytest.raises(FileExistsError, match="another process is making it"):
