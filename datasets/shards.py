@@ -257,7 +257,7 @@ class ShardWriter:
             )
         tar = self._begin_clip(clip.key)
         start = tar.offset
-        tar.fileobj.write(data)  # type: ignore[union-attr]
+        tar.fileobj.write(data)
         tar.offset += len(data)
         self._end_clip(Clip(clip.key, start, len(data), clip.samples))
 
