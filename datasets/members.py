@@ -33,12 +33,15 @@ def expand_tar(
 
     Raises ShardError, beginning with `where`, that names the member that is refused, or for what is no tar.
     """
-    name = ""
+    name, seen = "", set[str]()
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=bufsize) as tar:
             for member in tar:
                 name = member.name
                 _check_header(member)
+                if name in seen:
+                    raise _Refused("there are two of it")
+                seen = {name} | {other for other in seen if _key(other) == _key(name)}
                 file = tar.extractfile(member)
                 yield name, b"" if file is None else file.read()
                 tar.members = []  # type: ignore[attr-defined]  # or it grows by every member read
@@ -53,16 +56,17 @@ def expand_tar(
 
 
 def clip_members(data: bytes, shard: str, key: str) -> dict[str, bytes]:
-    """{suffix: content} of one clip's stretch of a shard. Raises ShardError, also for members of another clip
-    and for two of one name."""
+    """{suffix: content} of one clip's stretch of a shard. Raises ShardError, also for members of another
+    clip."""
     members: dict[str, bytes] = {}
     for name, content in expand_tar(io.BytesIO(data), f"{shard}: clip {key}"):
-        found, _, suffix = name.partition(".")
-        if found != key:
+        if _key(name) != key:
             raise ShardError(f"{shard}: expected clip {key} from the index, found {name}")
-        if suffix in members:
-            raise ShardError(f"{shard}: clip {key}: member {name!r}: there are two of it")
-        members[suffix] = content
+        members[name.partition(".")[2]] = content
+    try:
+        check_members(members)
+    except ValueError as error:
+        raise ShardError(f"{shard}: clip {key}: {error}") from error
     return members
 
 
@@ -78,6 +82,10 @@ def check_members(members: Mapping[str, bytes]) -> None:
 
 class _Refused(ValueError):
     pass
+
+
+def _key(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _check_header(member: tarfile.TarInfo) -> None:

@@ -111,7 +111,7 @@ def number_clips(
 ) -> Iterator[tuple[Place, dict[str, bytes]]]:
     """Give each clip its place. Raises ShardError where the tar does not hold the clips the index lists, in
     their order."""
-    found = _readable(iter(samples))
+    found = iter(samples)
     for shard, place, number in places:
         expected = shard.clips[place].key
         sample = next(found, None)
@@ -147,6 +147,7 @@ def make_batches(
             torch.from_numpy(known),
             torch.tensor(numbers, dtype=torch.int64),
         )
+    next(source, None)  # or what follows the last clip would not be looked at
 
 
 def label_arrays(
@@ -201,14 +202,3 @@ def in_workers(make: Callable[[int, int], Iterator[Batch]], workers: int) -> Ite
         if isinstance(item, Exception):
             raise item
         yield item
-
-
-def _readable(samples: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What webdataset's grouping does not like (two members of one name), as one line."""
-    try:
-        yield from samples
-    except ShardError:
-        raise
-    except ValueError as error:
-        where = next((str(arg) for arg in error.args[1:] if isinstance(arg, str)), "a shard")
-        raise ShardError(f"{where}: {error.args[0] if error.args else error}") from error

@@ -187,7 +187,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda p: tarred(p, ("l", b"", {"type": tarfile.LNKTYPE, "linkname": "/etc/passwd"})),
         "'l': is a link",
     ),
-    "tar with a device": (lambda p: tarred(p, ("d", b"", {"type": tarfile.CHRTYPE})), "'d': is a link, a dev"),
+    "tar with a device": (lambda p: tarred(p, ("d", b"", {"type": tarfile.CHRTYPE})), "is a link, a device"),
     "neither": (lambda p: p.write_bytes(b"<html>not found</html>") and p, "is neither zip nor tar"),
     "zip cut off": (
         lambda p: p.write_bytes(zipped(p, {"a": NOISE}).read_bytes()[:-9000]) and p, "neither zip nor tar"
