@@ -33,12 +33,15 @@ def expand_tar(
 
     Raises ShardError, beginning with `where`, that names the member that is refused, or for what is no tar.
     """
-    name = ""
+    name, seen = "", set[str]()
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=bufsize) as tar:
             for member in tar:
                 name = member.name
                 _check_header(member)
+                if name in seen:
+                    raise _Refused("there are two of it")
+                seen = {name} | {other for other in seen if _key(other) == _key(name)}
                 file = tar.extractfile(member)
                 yield name, b"" if file is None else file.read()
                 tar.members = []  # type: ignore[attr-defined]  # or it grows by every member read
@@ -53,23 +56,25 @@ def expand_tar(
 
 
 def clip_members(data: bytes, shard: str, key: str) -> dict[str, bytes]:
-    """{suffix: content} of one clip's stretch of a shard. Raises ShardError, also for members of another clip
-    and for two of one name."""
+    """{suffix: content} of one clip's stretch of a shard. Raises ShardError, also for members of another
+    clip."""
     members: dict[str, bytes] = {}
     for name, content in _plain_members(data) or expand_tar(io.BytesIO(data), f"{shard}: clip {key}"):
-        found, _, suffix = name.partition(".")
-        if found != key:
+        if _key(name) != key:
             raise ShardError(f"{shard}: expected clip {key} from the index, found {name}")
-        if suffix in members:
-            raise ShardError(f"{shard}: clip {key}: member {name!r}: there are two of it")
-        members[suffix] = content
+        members[name.partition(".")[2]] = content
+    try:
+        check_members(members)
+    except ValueError as error:
+        raise ShardError(f"{shard}: clip {key}: {error}") from error
     return members
 
 
 def _plain_members(data: bytes) -> list[tuple[str, bytes]] | None:
     """What `expand_tar` gives of whole members that are all allowed and have plain headers; None for anything
     else, which `expand_tar` is there to read or refuse. Several times faster."""
-    found, at = [], 0
+    found: list[tuple[str, bytes]] = []
+    at = 0
     while at < len(data):
         try:
             member = tarfile.TarInfo.frombuf(data[at : at + tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
@@ -78,6 +83,8 @@ def _plain_members(data: bytes) -> list[tuple[str, bytes]] | None:
             return None
         at += tarfile.BLOCKSIZE
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or at + member.size > len(data):
+            return None
+        if any(name == member.name for name, _ in found):
             return None
         found.append((member.name, data[at : at + member.size]))
         at += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
@@ -96,6 +103,10 @@ def check_members(members: Mapping[str, bytes]) -> None:
 
 class _Refused(ValueError):
     pass
+
+
+def _key(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _check_header(member: tarfile.TarInfo) -> None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from typing import Any, TypeVar
 
 A = TypeVar("A")
@@ -16,7 +17,7 @@ B = TypeVar("B")
 _END = object()
 
 
-def prefetch(items: Iterable[A], ahead: int = 1) -> Iterator[A]:
+def prefetch(items: Iterable[A], ahead: int = 1) -> Generator[A]:
     """The same items, made in a thread that stays up to `ahead` of them in front of the reader.
 
     An exception in `items` comes out here, in its place. Closing the iterator (or leaving its `for` loop)
@@ -57,6 +58,21 @@ def prefetch(items: Iterable[A], ahead: int = 1) -> Iterator[A]:
     finally:
         closed.set()
         thread.join()
+
+
+def in_turn(make: Callable[[int, int], Iterable[A]], workers: int) -> Iterator[A]:
+    """What `make(0, workers)` … `make(workers - 1, workers)` give, one of each in turn until it is the turn
+    of one that has ended; each is made in a thread of its own."""
+    streams = [prefetch(make(worker, workers)) for worker in range(workers)]
+    try:
+        for stream in cycle(streams):
+            item = next(stream, _END)
+            if item is _END:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        for stream in streams:
+            stream.close()
 
 
 def map_ahead(function: Callable[[A], B], items: Iterable[A], threads: int, ahead: int = 4) -> Iterator[B]:

@@ -17,6 +17,7 @@ other servers than Amazon's), GOOGLE_APPLICATION_CREDENTIALS, ~/.netrc, HTTPS_PR
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
@@ -31,6 +32,9 @@ from urllib.parse import urlsplit
 A = TypeVar("A")
 
 READ_LIMIT = 2**30
+NOTED_ATTEMPT = 4
+
+log = logging.getLogger(__name__)
 
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
 _TRANSIENT_STATUS = (408, 425, 429)
@@ -39,8 +43,9 @@ _TRANSIENT_CODES = ("SlowDown", "Throttling", "ThrottlingException", "RequestTim
 # three need be installed.
 _BROKEN = {
     *("ClientConnectionError", "ClientPayloadError", "ConnectionError", "HTTPClientError", "TimeoutError"),
-    *("IncompleteReadError", "ResponseStreamingError", "TransportError", "FSTimeoutError"),
+    *("IncompleteReadError", "HTTPException", "ResponseStreamingError", "TransportError", "FSTimeoutError"),
 }
+_UNTRUSTED = {"SSLCertVerificationError", "ClientConnectorCertificateError"}
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
 
 
@@ -83,7 +88,7 @@ def shown(text: str | Path) -> str:
     return re.split(r"[?#]", re.sub(r"://[^/]*@", "://", str(text)))[0]
 
 
-class _Failure(Exception):
+class Failure(Exception):
     """What went wrong with one request of ours, in words. `transient` = worth trying again."""
 
     def __init__(self, what: str, *, transient: bool, missing: bool = False) -> None:
@@ -98,11 +103,13 @@ def retried(place: str, function: Callable[[], A], retry: Retry | None) -> A:
         try:
             return function()
         except Exception as error:
-            failure = error if isinstance(error, _Failure) else _explained(error)
+            failure = error if isinstance(error, Failure) else _explained(error)
             if failure.missing:
                 raise NotFoundError(f"{shown(place)}: {failure}") from error
             if not failure.transient:
                 raise StorageError(f"{shown(place)}: {failure}") from error
+            if attempt == NOTED_ATTEMPT:
+                log.warning("%s: %s; trying again for up to %g s", shown(place), failure, retry.total)
             passed = time.monotonic() - start
             if passed + pause > retry.total:
                 raise StorageError(
@@ -114,38 +121,40 @@ def retried(place: str, function: Callable[[], A], retry: Retry | None) -> A:
     raise AssertionError("pauses() does not end")
 
 
-def _explained(error: Exception) -> _Failure:
+def _explained(error: Exception) -> Failure:
     """What an error of aiohttp, s3fs, gcsfs or the system says. Raises what is none of the place's doing."""
     chain = _chain(error)
     names = {kind.__name__ for link in chain for kind in type(link).__mro__}
+    if names & _UNTRUSTED:
+        return Failure("the server's certificate is not accepted", transient=False)
     if _BROKEN & {kind.__name__ for kind in type(error).__mro__}:
         what = "no answer in time" if any("Timeout" in name for name in names) else "the connection broke"
-        return _Failure(f"{what} ({type(error).__name__})", transient=True)
+        return Failure(f"{what} ({type(error).__name__})", transient=True)
     status, code = next(filter(any, map(_status, chain)), (0, ""))
     told = f" ({code or status})" if code or status else ""
     if code in _EXPIRED:
-        return _Failure(f"the credentials have expired{told}; renew them and run again", transient=False)
+        return Failure(f"the credentials have expired{told}; renew them and run again", transient=False)
     if names & _NO_CREDENTIALS:
-        return _Failure("no credentials found; set AWS_* or GOOGLE_APPLICATION_CREDENTIALS", transient=False)
+        return Failure("no credentials found; set AWS_* or GOOGLE_APPLICATION_CREDENTIALS", transient=False)
     if status in _TRANSIENT_STATUS or status >= 500 or code in _TRANSIENT_CODES:
-        return _Failure(f"the server failed{told}", transient=True)
+        return Failure(f"the server failed{told}", transient=True)
     if status == 404 or "FileNotFoundError" in names:
-        return _Failure("no such file", transient=False, missing=True)
+        return Failure("no such file", transient=False, missing=True)
     if status == 416:
-        return _Failure("is shorter than the index says (416)", transient=False)
+        return Failure("is shorter than the index says (416)", transient=False)
     if status == 401:
-        return _Failure(f"asks for credentials{told}; set those of this server", transient=False)
+        return Failure(f"asks for credentials{told}; set those of this server", transient=False)
     if status == 403 or "PermissionError" in names:
         advice = "the credentials in use may not read it, or it does not exist"
-        return _Failure(f"access denied{told}: {advice}", transient=False)
+        return Failure(f"access denied{told}: {advice}", transient=False)
     if isinstance(error, ImportError):
-        return _Failure(f"{_words(error)}; pip install 'scenetune[remote]'", transient=False)
+        return Failure(f"{_words(error)}; pip install 'scenetune[remote]'", transient=False)
     if status:
-        return _Failure(f"the server refused the request{told}", transient=False)
+        return Failure(f"the server refused the request{told}", transient=False)
     if "InvalidURL" in names:
-        return _Failure("is not a URL that can be asked for", transient=False)
+        return Failure("is not a URL that can be asked for", transient=False)
     if isinstance(error, OSError) or names & _BROKEN:
-        return _Failure(f"the connection broke ({type(error).__name__})", transient=True)
+        return Failure(f"the connection broke ({type(error).__name__})", transient=True)
     raise error
 
 
@@ -235,7 +244,7 @@ def fetch(place: str, offset: int, size: int | None) -> bytes:
     else:
         data = filesystem.cat_file(place, start=offset, end=offset + size)
     if size is not None and len(data) != size:
-        raise _Failure(f"answered {len(data)} bytes, asked for {size}", transient=True)
+        raise Failure(f"answered {len(data)} bytes, asked for {size}", transient=True)
     return data
 
 
@@ -253,7 +262,7 @@ async def _http_get(filesystem: Any, url: str, offset: int, size: int | None) ->
     async with session.get(filesystem.encode_url(url), headers=headers) as response:
         response.raise_for_status()
         if size is not None and response.status != 206:
-            raise _Failure(
+            raise Failure(
                 "the server ignores ranges (as `python -m http.server` does); use one that honours them "
                 "(nginx, Apache, caddy) or copy the shards here",
                 transient=False,
@@ -264,7 +273,7 @@ async def _http_get(filesystem: Any, url: str, offset: int, size: int | None) ->
             chunks.append(chunk)
             count += len(chunk)
             if count > limit:
-                raise _Failure(f"the server sends more than {limit} bytes", transient=False)
+                raise Failure(f"the server sends more than {limit} bytes", transient=False)
         return b"".join(chunks)
 
 

@@ -17,7 +17,7 @@ from datasets import plan
 from datasets.batch import Batch
 from datasets.cache import CachedSplit, CacheError, open_cached, resident
 from datasets.events import EventChoice, Relabelled, parse_events, with_events
-from datasets.prefetch import prefetch
+from datasets.prefetch import in_turn, prefetch
 from datasets.shards import Index, ShardError
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,8 @@ def open_source(
 
     With a cache, the training and validation splits are decoded now if no earlier run did, the test split
     when it is first read. Where the cache can't be used a warning says why and the clips are streamed.
-    Streaming decodes in `workers` processes, or for 0 in a thread of this one. `events` says which event
-    labels the batches have: see datasets.events.
+    Streaming decodes in `workers` threads, at least one. `events` says which event labels the batches have:
+    see datasets.events.
 
     Raises ShardError for a shard set that is missing, damaged, without training clips or without the tags
     asked for, ValueError for other `events`.
@@ -100,7 +100,11 @@ def open_source(
 
 @dataclass
 class StreamSource:
-    """Decodes shards as it goes. `workers` > 0: in that many processes."""
+    """Decodes shards as it goes, in `workers` threads, at least one. They take turns at making batches.
+
+    Threads and not processes: libsndfile decodes without the interpreter lock, and a batch of a process costs
+    half as much again on its way through shared memory (tests/benchmarks/bench_data.py).
+    """
 
     index: Index
     workers: int = 0
@@ -157,11 +161,8 @@ class StreamSource:
         return plan.window(split.clips, sum(clip.size for _, clip in split.entries()))
 
     def _read(self, split: str, reading: partial[plan.Reading], device: str) -> Iterator[Batch]:
-        from datasets.stream import in_workers
-
         make = partial(_stream, self.index, split, reading)
-        batches = in_workers(make, self.workers) if self.workers else prefetch(make(0, 1))
-        for batch in batches:
+        for batch in in_turn(make, max(1, self.workers)):
             yield batch if device == "cpu" else batch.to(device)
 
 

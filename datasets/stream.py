@@ -13,19 +13,18 @@ decoders unpickle. Nothing here asks the environment who it is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datasets import plan, storage
 from datasets.batch import Batch
 from datasets.decode import ClipFormat, decode_clip, decode_tags
 from datasets.labels import LabelSpace
-from datasets.members import ShardError, clip_members
+from datasets.members import clip_members
 from datasets.shards import ClipLabels, Index, Shard, check_clip_size
 
 READ_BYTES = 2**20
@@ -153,32 +152,3 @@ def label_arrays(
             events[row] = space.event_vector(clip.events)
             known[row] = 1.0
     return scene, events, known
-
-
-class WorkerBatches(IterableDataset):
-    """What torch's DataLoader copies into its workers: `make(worker, workers)` gives one worker's batches.
-
-    A failure travels as a value: the loader would wrap it in a traceback of its own, and the reader wants one
-    line.
-    """
-
-    def __init__(self, make: Callable[[int, int], Iterator[Batch]]) -> None:
-        self._make = make
-
-    def __iter__(self) -> Iterator[Batch | ShardError | OSError]:
-        info = get_worker_info()
-        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        # Each worker is one core's worth of decoding; torch's own threads would only fight over the cores.
-        torch.set_num_threads(1)
-        try:
-            yield from self._make(worker, workers)
-        except (ShardError, OSError) as error:
-            yield error
-
-
-def in_workers(make: Callable[[int, int], Iterator[Batch]], workers: int) -> Iterator[Batch]:
-    """The batches of `workers` processes in turn: worker 0's first, worker 1's first, …"""
-    for item in DataLoader(WorkerBatches(make), batch_size=None, num_workers=workers):
-        if isinstance(item, Exception):
-            raise item
-        yield item

@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_data.py [--shards SHARDS] [--repeats 5] [--no-ray]
 
     limit        libsndfile decoding the same clips from memory into one buffer, in one process and in two
-    stream       our streaming reader: in a thread of this process, and with two workers
+    stream       our streaming reader, with one and with two workers (threads)
     webdataset   webdataset's own pipeline: shards, shuffle, the same decoder, batches; with two workers in
                  torch's DataLoader
     files        one file a clip, torch's DataLoader, shuffled
@@ -208,7 +208,7 @@ def readers(index: Index, folder: Path) -> dict[str, Callable[[], int]]:
     fresh = iter(range(10**6))
     return {
         "limit, 1 process": lambda: decode_all(_HELD, index),
-        "stream, 0 workers": lambda: count(one.train_batches(BATCH, epoch=0, seed=0)),
+        "stream, 1 worker": lambda: count(one.train_batches(BATCH, epoch=0, seed=0)),
         "webdataset, 0 workers": lambda: webdataset_epoch(index, 0),
         "files, 0 workers": lambda: files_epoch(files, 0),
         f"limit, {WORKERS} processes": lambda: decode_in_processes(index),
@@ -236,7 +236,7 @@ def table(speed: dict[str, Speed]) -> str:
     """Each reader beside the limit of as many processes."""
     lines = [f"  {'':24}{'clips/s':>9}{'of limit':>10}{'clips/CPU-s':>13}{'of limit':>10}"]
     for name, (wall, cpu) in speed.items():
-        alone = name.endswith(("1 process", "0 workers", "read"))
+        alone = name.endswith(("1 process", "0 workers", "1 worker", "read"))
         limit = speed["limit, 1 process" if alone else f"limit, {WORKERS} processes"]
         lines.append(f"  {name:24}{wall:9.0f}{wall / limit[0]:10.2f}{cpu:13.0f}{cpu / limit[1]:10.2f}")
     return "\n".join(lines)

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from datasets import plan, stream
 from datasets.labels import LabelSpace
+from datasets.members import _plain_members, expand_tar
 from datasets.shards import ClipLabels, Index, ShardError, read_labels, read_members
 
 
@@ -113,6 +116,34 @@ def test_members_that_are_not_allowed_are_refused(tiny: Index, tmp_path: Path) -
             new.addfile(member, io.BytesIO(data))
     with pytest.raises(ShardError, match="member .pyth is not one of"):
         read_all(index, "val")
+
+
+SUFFIXES = st.sampled_from(("json", "flac", "pyth", "tags.npy"))
+LAYOUTS = st.sampled_from((tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
+
+
+@given(st.dictionaries(SUFFIXES, st.binary(max_size=1500), min_size=1), st.integers(1, 110), LAYOUTS)
+def test_the_fast_look_into_a_clip_sees_what_the_slow_one_does(
+    members: dict[str, bytes], length: int, layout: int
+) -> None:
+    assume(layout != tarfile.USTAR_FORMAT or length < 80)  # it has no room for longer names
+    file, key = io.BytesIO(), "k" * length
+    with tarfile.open(fileobj=file, mode="w", format=layout) as tar:
+        for suffix, content in members.items():
+            member = tarfile.TarInfo(f"{key}.{suffix}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        data = file.getvalue()[: tar.offset]
+    whole = [(f"{key}.{suffix}", content) for suffix, content in members.items()]
+    if "pyth" in members:
+        assert _plain_members(data) is None
+        with pytest.raises(ShardError, match="member .pyth"):
+            list(expand_tar(io.BytesIO(data), "here"))
+    else:
+        assert list(expand_tar(io.BytesIO(data), "here")) == whole
+        assert _plain_members(data) in ((whole,) if length < 80 else (whole, None))
+        for missing in (513, len(data) - 512, len(data) - 100):
+            assert _plain_members(data[:-missing] if missing < len(data) else b"x") != whole
 
 
 def test_links_in_a_tar_are_not_followed(tiny: Index, tmp_path: Path) -> None:
