@@ -225,7 +225,10 @@ def test_labels_that_are_missing_are_named() -> None:
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ({"backbone": "resnet"}, "backbone='resnet' is not accepted; expected tinycnn, cnnt, pann or ast"),
+        (
+            {"backbone": "resnet"},
+            "backbone='resnet' is not accepted; expected tinycnn, cnnt, pann, ast or dcase2018",
+        ),
         ({"backbone": "tinycnn", "shared_layers": 3}, "shared_layers=3: expected a number >= 1 and <= 2"),
         ({"framework": "moe", "shared_layers": 2}, "framework moe has one branch"),
         ({"width": 0.0}, "width=0.0: expected a number > 0"),
