@@ -202,8 +202,8 @@ def main(request: Request) -> None:
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(request.repeats + 1):
-        order = list(steps) if turn % 2 else list(reversed(steps))
-        for name in order:
+        first = turn % len(steps)
+        for name in (*list(steps)[first:], *list(steps)[:first]):
             elapsed = seconds(steps[name])
             if turn:  # the first warms up
                 times[name].append(elapsed)

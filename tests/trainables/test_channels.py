@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from datasets.labels import LabelSpace
+from datasets.prepare import main as prepare
+from datasets.source import open_source
 from trainables.contract import AudioFormat
 from trainables.describe import describe, main
 from trainables.families.csem import Config, build
 from trainables.parts.channels import select
 from trainables.parts.frontend import LogMel, SpecAugment, statistics
 from trainables.parts.kaldi_fbank import KaldiFbank
+from trainables.run import Run
 
 RATE, SAMPLES = 16000, 32000
 LABELS = LabelSpace(("a", "b", "c"), ("u", "v", "w", "x"))
@@ -90,3 +96,27 @@ def test_describe_counts_three_channels_and_refuses_mono_clips(capsys: pytest.Ca
     assert "3 × 320 × 64" in capsys.readouterr().out
     assert main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_scenes_that_differ_by_the_side_are_learned_from_three_channels_and_not_from_one(
+    tmp_path: Path,
+) -> None:
+    draw = np.random.default_rng(0)
+    tone = 0.2 * np.sin(2 * np.pi * 600 * np.arange(8000) / 8000)
+    rows = ["path,split,scene,events"]
+    for clip in range(24):
+        wave = 0.1 * draw.standard_normal((8000, 2))
+        wave[:, clip % 2] += tone
+        soundfile.write(tmp_path / f"{clip}.wav", wave, 8000)
+        split = "train" if clip < 16 else "val" if clip < 22 else "test"
+        rows.append(f"{clip}.wav,{split},{('left', 'right')[clip % 2]},tone")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    shards, cache = tmp_path / "shards", tmp_path / "cache"
+    assert prepare(["table", "--source", str(tmp_path), "--out", str(shards)]) == 0
+    source = open_source(shards, cache=cache)
+    small = {"backbone": "tinycnn", "framework": "mlhe", "batch_size": 8, "dropout": 0.0, "n_mels": 49}
+    accuracy = {}
+    for kind in ("mono", "left_right_difference"):
+        run = Run("csem", small | {"input_channels": kind}, source, seed=0, epochs=8)
+        accuracy[kind] = [run.next_epoch()["val/scene_accuracy"] for _ in range(8)][-1]
+    assert accuracy["left_right_difference"] == 1.0 and accuracy["mono"] < 0.9

@@ -256,8 +256,8 @@ class SceneEventModel(nn.Module):
     def _embeddings(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the shared blocks give → the embeddings (B, D) of scene and event; one and the same in moe."""
         if self.event is None:
-            embedding = self.scene(x)
-            return embedding, embedding
+            both = self.scene(x)
+            return both, both
         if self.hierarchy:
             event = self.event(x)
             return self.scene(event), event

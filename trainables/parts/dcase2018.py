@@ -10,7 +10,11 @@ dropout .3 after either; FC 100, ReLU, dropout .3  128·100 + 100 = 12 900; FC 1
 Together 116 118, the published count. It takes in the running means and variances, and a BatchNorm over mel
 bins: the released code keeps channels last but normalises axis 1. 116 022 are trained.
 
-The second pooling spans what is left of the clip, whatever its length.
+The second pooling spans what is left of the clip, whatever its length. The features are the baseline's but
+for their edges: its frames are centred and padded (500 of 10 s), ours lie inside the clip (499). Its scale of
+the mel filters and of the spectrum is a constant a mel bin under the logarithm, which the normalisation by
+training-set statistics takes away. The baseline keeps its best epoch after the 50th on 30 % of the training
+clips; here the last epoch counts, as for every other system.
 """
 
 from __future__ import annotations
