@@ -102,10 +102,10 @@ def test_scenes_that_differ_by_the_side_are_learned_from_three_channels_and_not_
     tmp_path: Path,
 ) -> None:
     draw = np.random.default_rng(0)
-    tone = 0.2 * np.sin(2 * np.pi * 600 * np.arange(8000) / 8000)
+    tone = 0.2 * np.sin(2 * np.pi * 600 * np.arange(16000) / 8000)
     rows = ["path,split,scene,events"]
     for clip in range(24):
-        wave = 0.1 * draw.standard_normal((8000, 2))
+        wave = 0.1 * draw.standard_normal((16000, 2))
         wave[:, clip % 2] += tone
         soundfile.write(tmp_path / f"{clip}.wav", wave, 8000)
         split = "train" if clip < 16 else "val" if clip < 22 else "test"
