@@ -104,19 +104,19 @@ def test_scenes_that_differ_by_the_side_are_learned_from_three_channels_and_not_
     draw = np.random.default_rng(0)
     tone = 0.2 * np.sin(2 * np.pi * 600 * np.arange(16000) / 8000)
     rows = ["path,split,scene,events"]
-    for clip in range(24):
+    for clip in range(58):
         wave = 0.1 * draw.standard_normal((16000, 2))
         wave[:, clip % 2] += tone
         soundfile.write(tmp_path / f"{clip}.wav", wave, 8000)
-        split = "train" if clip < 16 else "val" if clip < 22 else "test"
+        split = "train" if clip < 16 else "val" if clip < 56 else "test"
         rows.append(f"{clip}.wav,{split},{('left', 'right')[clip % 2]},tone")
     (tmp_path / "table.csv").write_text("\n".join(rows))
     shards, cache = tmp_path / "shards", tmp_path / "cache"
     assert prepare(["table", "--source", str(tmp_path), "--out", str(shards)]) == 0
     source = open_source(shards, cache=cache)
-    small = {"backbone": "tinycnn", "framework": "mlhe", "batch_size": 8, "dropout": 0.0, "n_mels": 49}
+    small = {"backbone": "tinycnn", "framework": "mlhe", "batch_size": 4, "dropout": 0.0, "n_mels": 49}
     accuracy = {}
     for kind in ("mono", "left_right_difference"):
         run = Run("csem", small | {"input_channels": kind}, source, seed=0, epochs=8)
         accuracy[kind] = [run.next_epoch()["val/scene_accuracy"] for _ in range(8)][-1]
-    assert accuracy["left_right_difference"] == 1.0 and accuracy["mono"] < 0.9
+    assert accuracy["left_right_difference"] > 0.9 and accuracy["mono"] < 0.8, accuracy
