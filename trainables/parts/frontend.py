@@ -65,9 +65,9 @@ class LogMel(nn.Module):
     window, hop  seconds; each is rounded down to whole samples
     augment      applied in training mode only, after normalisation
 
-    Buffers `mean` and `std` (F,), the same for all channels, are saved with the model; they are 0 and 1 until
-    `set_statistics`. Raises ValueError for frequency limits outside 0 … sample_rate / 2 or so many mel bins
-    that some hold no STFT bin.
+    Buffers `mean` and `std` (F,) are saved with the model; they are 0 and 1 until `set_statistics`.
+    Raises ValueError for frequency limits outside 0 … sample_rate / 2 or so many mel bins that some hold no
+    STFT bin.
     """
 
     mean: Tensor
@@ -88,12 +88,13 @@ class LogMel(nn.Module):
         augment: SpecAugment | None = None,
     ) -> None:
         super().__init__()
+        self.channels: InputChannels = channels
         self.sample_rate, self.n_mels, self.f_min = sample_rate, n_mels, float(f_min)
         self.f_max = min(HIGHEST_FREQUENCY, sample_rate / 2) if f_max is None else float(f_max)
         self.window_samples = _whole_samples(window, sample_rate)
         self.hop_samples = _whole_samples(hop, sample_rate)
         self.n_fft = 1 << (self.window_samples - 1).bit_length()  # the next power of two; 2048 at 44.1 kHz
-        self.channels, self.augment = channels, augment
+        self.augment = augment
         filters = _mel_filters(sample_rate, self.n_fft, n_mels, self.f_min, self.f_max)
         hamming = torch.hamming_window(self.window_samples, periodic=False, dtype=torch.float64, device="cpu")
         scaled = hamming / hamming.square().sum().sqrt()

@@ -34,9 +34,9 @@ class KaldiFbank(nn.Module):
     augment      applied in training mode only, after normalisation
 
     Frames are padded with zeros, scaled to (x + 4.2677393) / (2 · 4.5689974), then normalised by `mean` and
-    `std` (F,) of the training set, all channels and the padding included, as in cSEM's released code. These
-    two buffers are saved with the model; they are 0 and 1 until `set_statistics`. Raises ValueError for
-    frequency limits outside 0 … 8000 Hz or a number of mel bins outside 4 … 256.
+    `std` (F,) of the training set, padding included, as in cSEM's released code. These two buffers are saved
+    with the model; they are 0 and 1 until `set_statistics`. Raises ValueError for frequency limits outside
+    0 … 8000 Hz or a number of mel bins outside 4 … 256.
     """
 
     mean: Tensor
@@ -55,9 +55,10 @@ class KaldiFbank(nn.Module):
         augment: SpecAugment | None = None,
     ) -> None:
         super().__init__()
+        self.channels: InputChannels = channels
         self.sample_rate, self.n_mels, self.f_min = sample_rate, n_mels, float(f_min)
         self.f_max = RATE / 2 if f_max is None else float(f_max)
-        self.channels, self.augment = channels, augment
+        self.augment = augment
         window = torch.hann_window(WINDOW, periodic=False, device="cpu")
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", _mel_filters(n_mels, self.f_min, self.f_max), persistent=False)
