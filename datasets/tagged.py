@@ -22,7 +22,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from datasets.cache import shard_members
-from datasets.decode import ARRAY_BYTES, decode_tags
+from datasets.decode import decode_tags
+from datasets.members import ARRAY_BYTES
 from datasets.shards import (
     Clip,
     Index,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.batch import Batch
+from trainables.parts.channels import InputChannels, select
 from trainables.parts.torchaudio_guarded import torchaudio
 
 WINDOW_SECONDS = Fraction(2048, 44100)
@@ -49,10 +50,11 @@ class SpecAugment:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, T, F) normalised features → the same with stripes of zeros."""
+        kept = torch.ones_like(x[:, :1])  # one drawing for all channels of a clip
         for axis, width in ((2, self.time), (3, self.frequency)):
             for _ in range(self.masks):
-                x = torchaudio.functional.mask_along_axis_iid(x, min(width, x.shape[axis]), 0.0, axis)
-        return x
+                kept = torchaudio.functional.mask_along_axis_iid(kept, min(width, x.shape[axis]), 0.0, axis)
+        return x * kept
 
 
 class Normalise(nn.Module):
@@ -92,8 +94,9 @@ class Normalise(nn.Module):
 
 
 class LogMel(nn.Module):
-    """Waveform (B, C, N) in [-1, 1] → normalised log-mel features (B, 1, T, F).
+    """Waveform (B, C, N) in [-1, 1] → normalised log-mel features (B, C', T, F).
 
+    channels     which C' channels the features are of (parts/channels.py)
     sample_rate  Hz; n_mels = F; f_min and f_max in Hz, f_max=None is min(22050, sample_rate / 2)
     window, hop  seconds; each is rounded down to whole samples
     augment      applied in training mode only, after normalisation
@@ -114,9 +117,11 @@ class LogMel(nn.Module):
         f_max: float | None = None,
         window: Fraction | float = WINDOW_SECONDS,
         hop: Fraction | float = HOP_SECONDS,
+        channels: InputChannels = "mono",
         augment: SpecAugment | None = None,
     ) -> None:
         super().__init__()
+        self.channels: InputChannels = channels
         self.sample_rate, self.n_mels, self.f_min = sample_rate, n_mels, float(f_min)
         self.f_max = min(HIGHEST_FREQUENCY, sample_rate / 2) if f_max is None else float(f_max)
         self.window_samples = _whole_samples(window, sample_rate)
@@ -144,17 +149,15 @@ class LogMel(nn.Module):
         return (self.window_samples + (frames - 1) * self.hop_samples) / self.sample_rate
 
     def raw(self, waveform: Tensor) -> Tensor:
-        """(B, C, N) → ln(mel + 1e-8) of the channels' mean, (B, 1, T, F) float32, before normalisation and
+        """(B, C, N) → ln(mel + 1e-8) of each channel, (B, C', T, F) float32, before normalisation and
         SpecAugment.
         """
-        if waveform.dim() != 3:
-            raise ValueError(f"expected a waveform (B, C, N), got shape {tuple(waveform.shape)}")
         self.frames(waveform.shape[-1])
         with torch.autocast(waveform.device.type, enabled=False):  # bf16 has too few digits under a logarithm
-            mono = waveform.float().mean(1)
-            frames = mono.unfold(-1, self.window_samples, self.hop_samples) * self.window  # (B, T, W)
-            magnitude = torch.fft.rfft(frames, n=self.n_fft).abs()  # (B, T, n_fft / 2 + 1)
-            return torch.log(magnitude @ self.filters + LOG_FLOOR).unsqueeze(1)
+            x = select(waveform.float(), self.channels)
+            frames = x.unfold(-1, self.window_samples, self.hop_samples) * self.window  # (B, C', T, W)
+            magnitude = torch.fft.rfft(frames, n=self.n_fft).abs()  # (B, C', T, n_fft / 2 + 1)
+            return torch.log(magnitude @ self.filters + LOG_FLOOR)
 
     def forward(self, waveform: Tensor) -> Tensor:
         return self.normalise(self.raw(waveform))
@@ -163,7 +166,7 @@ class LogMel(nn.Module):
         """Everything `raw` depends on, and nothing else: statistics may be kept under this text."""
         return (
             f"{self.sample_rate} Hz, window {self.window_samples}, hop {self.hop_samples}, "
-            f"n_fft {self.n_fft}, {self.n_mels} mel bins, {self.f_min}-{self.f_max} Hz"
+            f"n_fft {self.n_fft}, {self.n_mels} mel bins, {self.f_min}-{self.f_max} Hz, {self.channels}"
         )
 
 
