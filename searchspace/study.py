@@ -304,7 +304,12 @@ class Proposals:
         A pin on a knob that the space has, but does not ask for in this trial, does not apply to it. One on a
         knob outside the space applies always, and its choices become a dimension of the search.
         """
-        pinned = Pinned(trial, self.pins, [name for name, ranges in self.space.items() if len(ranges) > 1])
+        varying = [
+            name
+            for name, ranges in self.space.items()
+            if sum(one["name"] != "CategoricalDistribution" for one in ranges) > 1
+        ]
+        pinned = Pinned(trial, self.pins, varying)
         values = self.suggest(pinned)
         for name, pin in self.pins.items():
             if name not in self.space:

@@ -42,7 +42,7 @@ Where the paper and the code differ, or the paper is silent, the default is name
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import torch
@@ -124,6 +124,7 @@ class Config:
     shared_layers      blocks before the branches part, with two branches only; None = the backbone's, 2 or
                        with ast 4
     depth              encoder blocks of ast, 1 to 12; None = 10
+    embedding          values of an embedding, before `width`; None = 2048, with cnnt 512, with tinycnn 100
     width              multiplies every channel count; 1 is the published size. ast keeps its 12 heads
     w_…                weights of the loss terms: λ1 scene, λ2 event, λ3 scene_from_event, λ4 event_from_scene
     relation_loss      Table IX #1-#5: ce_hard | ce_soft | mse_logits | mse_probabilities | mse_log_softmax
@@ -147,6 +148,7 @@ class Config:
     framework: Framework = "csem"
     shared_layers: int | None = None
     depth: int | None = None
+    embedding: int | None = None
     width: float = 1.0
     w_scene: float = 1.0
     w_event: float = 0.5
@@ -179,6 +181,7 @@ class Config:
             check_range(self, name, 0.0, 0.99)
         check_range(self, "n_mels", 1)
         check_range(self, "depth", 1, DEEPEST)
+        check_range(self, "embedding", 1)
         for name in ("depth", "activation_checkpointing"):
             if self.backbone != "ast" and getattr(self, name) is not None:
                 raise ValueError(
@@ -267,9 +270,12 @@ def build(config: Config, labels: LabelSpace, audio: AudioFormat) -> SceneEventM
     frames = frontend.frames(audio.samples)
     _refuse_too_small(config, frontend, audio, frames)
     two_branches = config.framework in TWO_BRANCHES
+    backbone = _backbone(config, frontend.n_mels, frames)
+    if config.embedding is not None:
+        backbone = replace(backbone, width=cnn.scaled(config.embedding, config.width))
     return SceneEventModel(
         frontend,
-        _backbone(config, frontend.n_mels, frames),
+        backbone,
         scenes=len(labels.scenes),
         events=len(labels.events) if with_events else 0,
         shared_layers=_shared_layers(config) if two_branches else _depth(config),
@@ -307,21 +313,21 @@ def weights(config: Config) -> dict[str, float]:
 
 
 def suggest(trial: BaseTrial, labels: LabelSpace) -> dict[str, Any]:
-    """The space: what is compared (backbone, framework), how the tasks meet, and how it is trained. w_scene
-    stays 1.
-    """
+    """The space: what is compared (backbone, framework), how the tasks meet, and how it is trained."""
     knobs: dict[str, Any] = {"backbone": dimensions.choice(trial, "backbone", BACKBONES)}
     frameworks = FRAMEWORKS if labels.events else ("scene_only",)
     knobs["framework"] = dimensions.choice(trial, "framework", frameworks)
     if knobs["framework"] in TWO_BRANCHES:
         knobs["shared_layers"] = dimensions.shared_layers(trial, RELEASED[knobs["backbone"]].blocks)
     if knobs["framework"] != "scene_only":
+        knobs["w_scene"] = dimensions.scene_weight(trial)
         knobs["w_event"] = dimensions.loss_weight(trial, "w_event")
     if knobs["framework"] == "csem":
         knobs["w_scene_from_event"] = dimensions.loss_weight(trial, "w_scene_from_event")
         knobs["w_event_from_scene"] = dimensions.loss_weight(trial, "w_event_from_scene")
         knobs["relation_loss"] = dimensions.choice(trial, "relation_loss", RELATION_LOSSES)
         knobs["detach"] = dimensions.switch(trial, "detach")
+    knobs["embedding"] = dimensions.embedding(trial)
     knobs["dropout"] = dimensions.dropout(trial)
     knobs["spec_augment"] = dimensions.spec_augment(trial)
     knobs["mixup"] = dimensions.mixup(trial)
