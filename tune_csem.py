@@ -2,6 +2,7 @@
 
     python tune_csem.py                                              the built-in corpus, on this machine
     python tune_csem.py --data SHARDS --trials 40 --epochs 27 --confirm 4 --seeds 5
+    python tune_csem.py --table VII --data SHARDS                    a table of the paper, row by row
     python tune_csem.py --study studies/NAME --resume                after Ctrl-C, a crash, a kill
 
 It joins the Ray cluster it is started on (RAY_ADDRESS, or one `ray start` made here) and starts one of its
@@ -68,14 +69,20 @@ class Request:
     """Model family."""
     data: Path | None = None
     """Shard set (made by python -m datasets.prepare); the built-in corpus by default."""
-    trials: int = 16
-    """Configurations to try."""
-    epochs: int = 9
-    """Full length of a training."""
-    confirm: int = 3
-    """How many of the best are trained again over fresh seeds and tested; 0 for none."""
-    seeds: int = 3
-    """Fresh seeds for each of those."""
+    trials: int | None = None
+    """Configurations to try; 16 by default."""
+    epochs: int | None = None
+    """Full length of a training; 9 by default, with --table as many as the paper's."""
+    confirm: int | None = None
+    """How many of the best are trained again over fresh seeds and tested; 0 for none, 3 by default."""
+    seeds: int | None = None
+    """Fresh seeds for each of those, 3 by default; with --table seeds of every row, 10 by default."""
+    table: str | None = None
+    """Instead of a search: train the rows of this table of the family's paper, e.g. VII, as printed."""
+    rows: str = ""
+    """Of that table only these rows, by their printed numbers: 1,2,14."""
+    baseline: int | None = None
+    """The table's row that the others are compared with; its first by default."""
     set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Fix knobs or narrow their choices: --set lr=0.001 backbone=tinycnn,cnnt."""
     sampler: str = "tpe"

@@ -31,7 +31,8 @@ def build(folder: Path) -> Path:
     """
     study = collect.load(folder)  # a bad folder is one clear line here, not a kernel's traceback
     root = study.folder.resolve()
-    notebook = from_script((TEMPLATES / "study.py").read_text(encoding="utf-8"))
+    script = "table.py" if study.record.get("table") else "study.py"
+    notebook = from_script((TEMPLATES / script).read_text(encoding="utf-8"))
     try:
         execute(notebook, root)
     finally:
