@@ -52,6 +52,13 @@ def embedding(trial: BaseTrial) -> int:
     return trial.suggest_categorical("embedding", [100, 512, 1024, 2048])
 
 
+def stitch(trial: BaseTrial, name: str) -> float:
+    """How much of a task's own, or of the other's, activations a cross-stitch unit passes at the start, in
+    steps of 0.1 from 0 to 1.
+    """
+    return trial.suggest_float(name, 0.0, 1.0, step=0.1)
+
+
 def learning_rate(trial: BaseTrial, low: float = 1e-4, high: float = 1e-2) -> float:
     """Highest learning rate, log scale, `low` … `high`; transformers need lower ones than convolutions."""
     return trial.suggest_float("lr", low, high, log=True)

@@ -294,7 +294,10 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
     [
         (["--data", "/no/such/shards"], "/no/such/shards: no such folder"),
         (["--family", "csme"], "family 'csme' is not known; known: csem"),
-        (["--set", "backbone=resnet"], "'resnet' is not accepted; expected tinycnn, cnnt, pann or ast"),
+        (
+            ["--set", "backbone=resnet"],
+            "'resnet' is not accepted; expected tinycnn, cnnt, pann, ast or dcase2018",
+        ),
         (["--set", "learning_rate=1"], "unknown knob 'learning_rate'"),
         (["--set", "lr"], "expected key=value"),
         (["--sampler", "gp"], "sampler 'gp' is not known; known: tpe, random"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -35,6 +35,9 @@ class JointOutput:
     event_embedding   (B, D) what the event classifier reads; None without an event branch
     scene_from_event  (B, S) the scene inferred from the event embedding, unsquashed; None without coupling
     event_from_scene  (B, E) the events inferred from the scene embedding, unsquashed; None without coupling
+    event_logits_by_scene  (B, S, E) event logits if the clip were of each scene; None but where events are
+                      conditioned on the scene
+    possible_events   (B, S, E) 1 where the training labels have the event in the scene; None likewise
     """
 
     scene_logits: Tensor
@@ -43,9 +46,20 @@ class JointOutput:
     event_embedding: Tensor | None = None
     scene_from_event: Tensor | None = None
     event_from_scene: Tensor | None = None
+    event_logits_by_scene: Tensor | None = None
+    possible_events: Tensor | None = None
 
 
 Term = Callable[[JointOutput, Batch], Tensor]
+
+
+@runtime_checkable
+class FitsLabels(Protocol):
+    """A module that counts something in the training labels. A run hands it every training clip once, before
+    training; what it keeps belongs into buffers of its state. Of the clips it may use the labels only.
+    """
+
+    def fit_labels(self, batches: Iterable[Batch]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,8 @@ class Family:
 
     name       as in the registry
     config     frozen dataclass of plain values; its defaults are the paper's best setting
-    build      (config, labels, audio) -> module with `frontend`, `from_features` and `forward`
+    build      (config, labels, audio) -> module with `frontend`, `from_features` and `forward`; any module
+               inside may be a FitsLabels
     terms      config -> {name: term}; every term is a scalar tensor, unweighted
     weights    config -> {name: weight}; the same names as `terms`
     suggest    (trial, labels) -> {knob: value}; knobs not returned keep the config's defaults

@@ -42,6 +42,8 @@ class Request:
     """Length of a clip, s."""
     sample_rate: int = 44100
     """Hz."""
+    channels: int = 1
+    """Channels of the recordings."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -158,12 +160,14 @@ def _labels(request: Request) -> LabelSpace:
 
 
 def _audio(request: Request) -> AudioFormat:
+    if request.channels < 1:
+        raise ValueError(f"--channels {request.channels}: expected 1 or more")
     if request.sample_rate < 1 or not 0 < request.seconds < 3600:
         raise ValueError(
             f"--seconds {request.seconds:g} --sample-rate {request.sample_rate}: expected a length above 0 "
             "and below 3600 s, and a rate above 0 Hz"
         )
-    return AudioFormat(request.sample_rate, 1, round(request.seconds * request.sample_rate))
+    return AudioFormat(request.sample_rate, request.channels, round(request.seconds * request.sample_rate))
 
 
 def _count(part: nn.Module, trainable: bool = False) -> int:

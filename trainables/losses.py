@@ -101,6 +101,40 @@ def event_from_scene(relation: RelationLoss, detach: bool = False) -> Term:
     return term
 
 
+def scene_event_bce(output: JointOutput, batch: Batch) -> Tensor:
+    """Binary cross-entropy of both tasks in one label space: sigmoid of (`scene_logits`, `event_logits`)
+    (B, S + E) with scene and events side by side, mean over known entries.
+
+    Joint scene and event recognition, Bear et al. 2019, where a scene is one label among the events.
+    """
+    events = _required(output.event_logits, "event_logits")
+    logits = torch.cat([output.scene_logits, events], 1).float()
+    each = F.binary_cross_entropy_with_logits(
+        logits, torch.cat([batch.scene, batch.events], 1), reduction="none"
+    )
+    scene_known = (batch.scene.sum(1, keepdim=True) > 0).float().expand_as(batch.scene)
+    known = torch.cat([scene_known, batch.event_known], 1)
+    return _mean_where(each * known, known.sum())
+
+
+def fake_scene_bce(output: JointOutput, batch: Batch) -> Tensor:
+    """What the event branch says of a clip when told a scene that it is not of: binary cross-entropy of
+    sigmoid(`event_logits_by_scene`) (B, S, E) with those of the clip's events that the told scene can hold
+    (`possible_events`), mean over known events and wrong scenes.
+
+    A reading of the fake-scene-conditioned loss of Komatsu et al. 2020, as its mean over all fake scenes in
+    place of one drawn. A scene counts as fake by the mass that the clip's distribution leaves it; clips of
+    unknown scene are left out.
+    """
+    logits = _required(output.event_logits_by_scene, "event_logits_by_scene").float()
+    possible = _required(output.possible_events, "possible_events").float()
+    each = F.binary_cross_entropy_with_logits(logits, batch.events[:, None] * possible, reduction="none")
+    scene_known = (batch.scene.sum(1, keepdim=True) > 0).float()
+    fake = (1 - batch.scene) * scene_known  # (B, S)
+    mass = fake[:, :, None] * batch.event_known[:, None]
+    return _mean_where(each * mass, mass.sum())
+
+
 def total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """Σ weight × term. Raises ValueError for a term without a weight or a weight without a term."""
     without_weight, without_term = terms.keys() - weights.keys(), weights.keys() - terms.keys()

@@ -20,7 +20,7 @@ from torch import nn
 
 from datasets.source import Source
 from trainables import checkpoint
-from trainables.contract import AudioFormat
+from trainables.contract import AudioFormat, FitsLabels
 from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
 from trainables.metrics import Scores
 from trainables.parts.batchnorm import synchronise
@@ -68,6 +68,7 @@ class Run:
         )
         self.model.to(self.device)
         self._normalise_features(statistics_folder)
+        self._fit_labels()
         self.forward = self.model if world == 1 else self._data_parallel()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = make_optimiser(
@@ -173,6 +174,12 @@ class Run:
             if kept:
                 _write_whole(kept, json.dumps([mean, std]))
         frontend.set_statistics(torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device))
+
+    def _fit_labels(self) -> None:
+        """Every rank reads the whole training split in the same order, so all hold the same numbers."""
+        for module in self.model.modules():
+            if isinstance(module, FitsLabels):
+                module.fit_labels(self.source.eval_batches("train", EVAL_BATCH))
 
     def _data_parallel(self) -> nn.Module:
         self.model = synchronise(self.model, on_gpu=self.device.type == "cuda")

@@ -41,10 +41,90 @@ def parameters(model: nn.Module) -> int:
         ("tinycnn", "mlhe", 297_349),
         ("tinycnn", "scene_only", 173_622),
         ("tinycnn", "moe", 173_622 + 527 * 101),
+        ("pann", "hierarchical", 84_970_329),
+        ("pann", "rgasc", 160_188_249),
+        ("pann", "conditional", 160_188_249 + 10 * 527),
+        ("pann", "joint", 79_694_154 + 527 * 2049),
+        ("dcase2018", "scene_only", 116_118 - 2 * (40 + 8)),  # the published count has running statistics
+        ("dcase2018", "csem", 116_022 + (100_416 + 16 + 12_900) + 527 * 101),
     ],
 )
 def test_parameters_with_10_scenes_and_527_events(backbone: str, framework: str, expected: int) -> None:
     assert parameters(meta(backbone=backbone, framework=framework)) == expected
+
+
+def test_the_hierarchical_baseline_s_sum() -> None:
+    model = meta(framework="hierarchical")
+    fc = 2048 * 2048 + 2048
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    blocks = [(1, 64), (64, 128), (128, 256), (256, 512), (512, 1024), (1024, 2048)]
+    convolutions = sum(9 * c * (p + c) + 4 * c for p, c in blocks)  # two without bias, two BatchNorms
+    classifiers = {"scene_classifier": 10 * 2049, "event_classifier": 527 * 2049}
+    expected = {"frontend": 0, "shared": convolutions, "scene": fc, "event": fc, **classifiers}
+    assert parts == expected
+    assert sum(expected.values()) == 84_970_329
+
+
+def test_cross_stitch_is_two_whole_networks_and_four_weights_a_channel_of_every_unit() -> None:
+    network = 79_694_154 - 10 * 2049
+    channels = 64 + 128 + 256 + 512 + 1024 + 2048 + 2048  # five blocks, pooling, embedding
+    found = meta(framework="cross_stitch")
+    assert parameters(found) == 2 * network + (10 + 527) * 2049 + 4 * channels
+    assert not list(found.shared.parameters())
+    two_shared = meta(framework="cross_stitch", shared_layers=2)
+    taken = sum(p.numel() for p in two_shared.shared.parameters()) + 4 * (64 + 128)
+    assert parameters(two_shared) == parameters(found) - taken
+
+
+def test_baseline_cnn_layer_by_layer() -> None:
+    """DCASE 2018 task 1: 116,118 with the running statistics of BatchNorms over 40 and 8 mel bins."""
+    model = meta(AudioFormat(48000, 1, 480000), backbone="dcase2018", framework="scene_only")
+    counted = {
+        name: sum(v.numel() for key, v in model.state_dict().items() if key.startswith(name + "."))
+        for name in ("shared.block1.conv", "shared.block1.bn", "shared.block2.conv", "shared.block2.bn",
+                     "scene.fc1", "scene_classifier")
+    }  # fmt: skip
+    ticks = 1  # PyTorch's num_batches_tracked, which Keras has not
+    assert counted == {
+        "shared.block1.conv": 1600,
+        "shared.block1.bn": 160 + ticks,
+        "shared.block2.conv": 100_416,
+        "shared.block2.bn": 32 + ticks,
+        "scene.fc1": 12_900,
+        "scene_classifier": 1010,
+    }
+    assert sum(counted.values()) - 2 * ticks == 116_118
+    assert model.frontend.n_fft == 2048 and model.frontend.f_max == 24000.0
+    with watched(model) as shapes, torch.no_grad():
+        model.from_features(torch.empty(1, 1, 500, 40, device="meta"))
+    assert shapes["shared.block1"] == (32, 100, 8) and shapes["shared.block2"] == (64, 1, 2)
+    assert shapes["scene.pooling"] == (128,)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "first", "more"),
+    [
+        ("pann", "shared.block1.conv1", 2 * 9 * 64),
+        ("tinycnn", "shared.block1.conv", 2 * 49 * 32),
+        ("dcase2018", "shared.block1.conv", 2 * 49 * 32),
+        ("ast", "shared.stem.proj", 2 * 256 * 768),
+    ],
+)
+def test_three_input_channels_widen_the_first_convolution_alone(backbone: str, first: str, more: int) -> None:
+    stereo = AudioFormat(44100, 2, 441000)
+    one, three = (
+        meta(stereo, backbone=backbone, input_channels=kind) for kind in ("mono", "left_right_difference")
+    )
+    assert parameters(three) == parameters(one) + more
+    shapes = {n: (p.shape, q.shape) for (n, p), q in zip(one.named_parameters(), three.parameters())}
+    assert [n for n, (a, b) in shapes.items() if a != b] == [f"{first}.weight"]
+    assert three.get_submodule(first).in_channels == 3
+
+
+def test_left_right_difference_of_mono_clips_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs stereo clips, 2 channels; these have 1") as error:
+        build(Config(input_channels="left_right_difference"), LABELS, TEN_SECONDS)
+    assert "\n" not in str(error.value)
 
 
 def test_input_norm_is_64_mel_bins_of_weight_and_bias() -> None:
@@ -225,12 +305,19 @@ def test_labels_that_are_missing_are_named() -> None:
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ({"backbone": "resnet"}, "backbone='resnet' is not accepted; expected tinycnn, cnnt, pann or ast"),
+        (
+            {"backbone": "resnet"},
+            "backbone='resnet' is not accepted; expected tinycnn, cnnt, pann, ast or dcase2018",
+        ),
         ({"backbone": "tinycnn", "shared_layers": 3}, "shared_layers=3: expected a number >= 1 and <= 2"),
         ({"framework": "moe", "shared_layers": 2}, "framework moe has one branch"),
         ({"width": 0.0}, "width=0.0: expected a number > 0"),
         ({"w_event": -0.5}, "w_event=-0.5: expected a number >= 0"),
         ({"dropout": 1.0}, "dropout=1.0"),
+        ({"stitch_same": 1.5}, "stitch_same=1.5: expected a number >= 0 and <= 1"),
+        ({"w_fake_scene": -1.0}, "w_fake_scene=-1.0: expected a number >= 0"),
+        ({"framework": "hierarchical", "shared_layers": 2}, "framework hierarchical has one branch"),
+        ({"framework": "rgasc", "shared_layers": 0}, "shared_layers=0: expected a number >= 1 and <= 6"),
         ({"detach": 1}, "detach=1 is not accepted; expected true or false"),
         ({"w_scene": math.nan}, "w_scene=nan"),
     ],

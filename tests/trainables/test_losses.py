@@ -80,6 +80,63 @@ def test_hard_cross_entropy_is_torch_s(output: JointOutput, batch: Batch) -> Non
     torch.testing.assert_close(losses.scene_ce(output, one_hot), expected)
 
 
+def test_joint_term_is_one_label_space(output: JointOutput, batch: Batch) -> None:
+    """Bear et al. 2019: sigmoid and binary cross-entropy over scenes and events alike."""
+    each = []
+    for b in range(B):
+        if batch.scene[b].sum() > 0:
+            pairs = zip(output.scene_logits[b].tolist(), batch.scene[b].tolist())
+            each += [bce(sigmoid(z), y) for z, y in pairs]
+        for e in range(E):
+            if batch.event_known[b, e]:
+                each.append(bce(sigmoid(output.event_logits[b, e].item()), batch.events[b, e].item()))
+    assert len(each) == 3 * S + 14
+    assert losses.scene_event_bce(output, batch).item() == pytest.approx(mean(each), rel=1e-5)
+
+
+def told_scenes(output: JointOutput) -> JointOutput:
+    draw = torch.Generator().manual_seed(2)
+    by_scene = torch.randn(B, S, E, generator=draw, requires_grad=True)
+    possible = (torch.rand(S, E, generator=draw) > 0.4).float().expand(B, -1, -1)
+    return replace(output, event_logits_by_scene=by_scene, possible_events=possible)
+
+
+def test_fake_scene_term_is_the_mean_over_wrong_scenes(output: JointOutput, batch: Batch) -> None:
+    told = told_scenes(output)
+    total, mass = 0.0, 0.0
+    for b in range(B):
+        if batch.scene[b].sum() == 0:  # no scene is known to be wrong
+            continue
+        for s in range(S):
+            wrong = 1 - batch.scene[b, s].item()
+            for e in range(E):
+                if batch.event_known[b, e]:
+                    target = batch.events[b, e].item() if told.possible_events[b, s, e] else 0.0
+                    total += wrong * bce(sigmoid(told.event_logits_by_scene[b, s, e].item()), target)
+                    mass += wrong
+    assert mass == 2 * (5 + 4 + 5)
+    assert losses.fake_scene_bce(told, batch).item() == pytest.approx(total / mass, rel=1e-5)
+
+
+def test_fake_scene_term_leaves_the_true_scene_alone(output: JointOutput, batch: Batch) -> None:
+    told = told_scenes(output)
+    losses.fake_scene_bce(told, batch).backward()
+    grad = told.event_logits_by_scene.grad
+    assert (grad[0, 0] == 0).all() and (grad[0, 1:] != 0).all() and (grad[1] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["scene_event_bce", "fake_scene_bce"])
+def test_comparison_terms_without_any_label_are_zero_with_a_gradient(
+    output: JointOutput, batch: Batch, name: str
+) -> None:
+    told = told_scenes(output)
+    unknown = replace(batch, scene=torch.zeros(B, S), event_known=torch.zeros(B, E))
+    value = getattr(losses, name)(told, unknown)
+    value.backward()
+    reached = told.event_logits_by_scene if name == "fake_scene_bce" else told.event_logits
+    assert value.item() == 0 and reached.grad is not None and (reached.grad == 0).all()
+
+
 @pytest.mark.parametrize("name", ["scene_ce", "event_bce", "event_mse"])
 def test_nothing_known_gives_zero_with_a_gradient(output: JointOutput, batch: Batch, name: str) -> None:
     unknown = replace(batch, scene=torch.zeros(B, S), event_known=torch.zeros(B, E))
@@ -177,6 +234,8 @@ def test_half_precision_outputs_are_summed_in_float32(output: JointOutput, batch
 def test_a_term_that_the_model_cannot_serve_says_what_is_missing(output: JointOutput, batch: Batch) -> None:
     with pytest.raises(ValueError, match="needs event_logits"):
         losses.event_bce(JointOutput(output.scene_logits), batch)
+    with pytest.raises(ValueError, match="needs event_logits_by_scene"):
+        losses.fake_scene_bce(output, batch)
     with pytest.raises(ValueError, match="needs scene_from_event"):
         losses.scene_from_event("ce_soft")(JointOutput(output.scene_logits), batch)
 

@@ -1,8 +1,9 @@
-"""Cooperative scene-event modelling: Hou et al., IEEE/ACM TASLP 2023, and its released code.
+"""Cooperative scene-event modelling, Hou et al., IEEE/ACM TASLP 2023, with its released code, and the systems
+that the paper compares it with.
 
-A backbone (PANN, CNNT, TinyCNN or AST) is split after `shared_layers` blocks into a scene branch and an event
-branch; the weights of the two classifiers make a coupling matrix through which each branch infers the other's
-answer (Algorithm 1, parts/coupling.py).
+A backbone (PANN, CNNT, TinyCNN, AST or the baseline CNN of DCASE 2018) is split after `shared_layers` blocks
+into a scene branch and an event branch; the weights of the two classifiers make a coupling matrix through
+which each branch infers the other's answer (Algorithm 1, parts/coupling.py).
 
 Frameworks, Fig. 1:
 scene_only  one branch, no events
@@ -10,6 +11,19 @@ moe         one branch up to and including the embedding, two classifiers on it
 mlhe        shared blocks, then two branches
 mlhe_plus   mlhe with one more FC + ReLU in each branch (Table VI)
 csem        mlhe with the coupling; no more parameters than mlhe
+
+Comparison systems, Tables XI and XIII:
+hierarchical  one branch up to the event embedding, and one more FC + ReLU on it as the scene embedding. With
+              PANN 84,970,329 parameters: 79,673,664 trunk and FC 2048, 4,196,352 FC 2048, 20,490 + 1,079,823
+              classifiers (10 scenes, 527 events)
+cross_stitch  two whole networks that exchange activations (parts/stitch.py); shared_layers=0 by default
+rgasc         mlhe with a fixed relation, counted in the training labels, in the coupling's place, and csem's
+              two relation terms on what it infers (PriorRelation in parts/prior.py)
+conditional   mlhe with event logits conditioned on the scene, and a loss on what is said when told a fake one
+              (Komatsu et al. 2020; SceneCondition in parts/prior.py says what of it is a reading)
+joint         moe with scenes and events in one label space (Bear et al. 2019; losses.scene_event_bce)
+Multitask learning of Tonami et al. (Table XIII [6]) is mlhe: shared convolutions, then two branches without
+interaction; shared_layers=3 with cnnt are its three. Its own CNN-BiGRU is not of this family.
 
 Where the paper and the code differ, or the paper is silent, the default is named here:
 - Shared layers of TinyCNN: paper 1 (§V-A), code 2. Default 2, the code's; `shared_layers=1` is the paper's.
@@ -36,6 +50,8 @@ Where the paper and the code differ, or the paper is silent, the default is name
   the single-task models, none in the joint ones; ours, if switched on, has two.
 - `input_norm`, a BatchNorm over mel bins before the first block: in the single-task PANN of Table V (Cnn14
   with bn0), in no joint model.
+- Left, right and difference (`input_channels`, Table XII): the features of three signals, the third is left
+  minus right; one mean and deviation a mel bin for all three, so that their levels stay comparable.
 - Pretraining: the paper starts PANN, CNNT and AST from AudioSet weights; the released loops load none. Not
   here.
 """
@@ -43,7 +59,7 @@ Where the paper and the code differ, or the paper is silent, the default is name
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -56,62 +72,32 @@ from trainables import losses
 from trainables.contract import AudioFormat, Family, JointOutput, Term
 from trainables.knobs import check, check_range
 from trainables.losses import RelationLoss
-from trainables.parts import ast_encoder, cnn, cnn_transformer
-from trainables.parts.backbone import Backbone, branch, trunk
+from trainables.parts.backbone import Backbone, branch, embedding, trunk
+from trainables.parts.channels import InputChannels, refuse_not_stereo
+from trainables.parts.cnn import scaled
 from trainables.parts.coupling import infer
-from trainables.parts.frontend import LogMel, SpecAugment
-from trainables.parts.kaldi_fbank import KaldiFbank
+from trainables.parts.prior import PriorRelation, SceneCondition
+from trainables.parts.released import RELEASED, BackboneName, FrontEnd, backbone_for, front_end, given
+from trainables.parts.stitch import stitches
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-T = TypeVar("T")
-FrontEnd = LogMel | KaldiFbank
-BackboneName = Literal["tinycnn", "cnnt", "pann", "ast"]
-Framework = Literal["scene_only", "moe", "mlhe", "mlhe_plus", "csem"]
-BACKBONES: tuple[str, ...] = get_args(BackboneName)
-FRAMEWORKS: tuple[str, ...] = get_args(Framework)
+Framework = Literal[
+    "scene_only", "moe", "mlhe", "mlhe_plus", "csem",
+    "hierarchical", "cross_stitch", "rgasc", "conditional", "joint",
+]  # fmt: skip
+TWO_BRANCHES = ("mlhe", "mlhe_plus", "csem", "rgasc", "conditional")
+WITH_RELATION = ("csem", "rgasc")
+RELATIONS: dict[str, type[PriorRelation] | type[SceneCondition]] = {
+    "rgasc": PriorRelation,
+    "conditional": SceneCondition,
+}
+SEARCHED_BACKBONES = ("tinycnn", "cnnt", "pann", "ast")  # of the paper's own systems; --set names the others
+SEARCHED_FRAMEWORKS = ("scene_only", "moe", "mlhe", "mlhe_plus", "csem")
 DEEPEST = 12  # encoder blocks of the AudioSet model
 RELATION_LOSSES: tuple[str, ...] = get_args(RelationLoss)
-TWO_BRANCHES = ("mlhe", "mlhe_plus", "csem")
 LEARNING_RATES = {"ast": (1e-7, 1e-3)}  # the paper's is 1e-6
-
-
-@dataclass(frozen=True)
-class Released:
-    """What the released code fixes for a backbone; `least` is the fewest frames and mel bins it can read. The
-    masks cover about as many seconds and the same share of the mel bins with ast as with the others.
-    """
-
-    blocks: int
-    shared_layers: int
-    dropout: float
-    embedding_dropout: float
-    least: int
-    n_mels: int = 64
-    f_min: float = 50.0
-    time_mask: int = 20
-    freq_mask: int = 8
-
-
-RELEASED = {
-    "tinycnn": Released(blocks=2, shared_layers=2, dropout=0.3, embedding_dropout=0.3, least=cnn.TINY_LEAST),
-    "cnnt": Released(
-        blocks=4, shared_layers=2, dropout=0.0, embedding_dropout=0.0, least=cnn_transformer.LEAST
-    ),
-    "pann": Released(blocks=6, shared_layers=2, dropout=0.2, embedding_dropout=0.5, least=cnn.PANN_LEAST),
-    "ast": Released(
-        blocks=10,
-        shared_layers=4,
-        dropout=0.0,
-        embedding_dropout=0.0,
-        least=ast_encoder.LEAST,
-        n_mels=128,
-        f_min=20.0,
-        time_mask=64,
-        freq_mask=16,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -119,16 +105,20 @@ class Config:
     """Defaults are the paper's best setting of a CNN model: cSEM-PANN with the weights of Table VIII #14.
 
     backbone           tinycnn (2 blocks) | cnnt (3 convolution blocks and a self-attention) | pann (6 blocks)
-                       | ast (10 encoder blocks)
-    framework          scene_only | moe | mlhe | mlhe_plus | csem
+                       | ast (10 encoder blocks) | dcase2018 (2 blocks)
+    framework          scene_only | moe | mlhe | mlhe_plus | csem, or hierarchical | cross_stitch | rgasc |
+                       conditional | joint
     shared_layers      blocks before the branches part, with two branches only; None = the backbone's, 2 or
-                       with ast 4
+                       with ast 4, with dcase2018 1; in cross_stitch 0
     depth              encoder blocks of ast, 1 to 12; None = 10
-    embedding          values of an embedding, before `width`; None = 2048, with cnnt 512, with tinycnn 100
+    embedding          values of an embedding, before `width`; None = 2048, with cnnt 512, with tinycnn and
+                       dcase2018 100
     width              multiplies every channel count; 1 is the published size. ast keeps its 12 heads
-    w_…                weights of the loss terms: λ1 scene, λ2 event, λ3 scene_from_event, λ4 event_from_scene
+    w_…                weights of the loss terms: λ1 scene, λ2 event, λ3 scene_from_event,
+                       λ4 event_from_scene; fake_scene is of conditional. joint has one term, of w_scene
     relation_loss      Table IX #1-#5: ce_hard | ce_soft | mse_logits | mse_probabilities | mse_log_softmax
     detach             cut the gradient of the relation terms' targets
+    stitch_same, stitch_different  α_S and α_D of cross_stitch at the start, 0 to 1
     normalise_scene    L2-normalise the scene embedding, and the scene classifier's rows at the start; None =
                        only for csem with ast
     event_loss         bce (hard labels) | mse (soft labels)
@@ -137,11 +127,12 @@ class Config:
     input_norm         BatchNorm over mel bins; None = only for scene_only with pann
     activation_checkpointing  compute ast's blocks again in the backward pass, for memory; None = no
     cnnt_encoder       code (self-attention and LayerNorm) | paper (an encoder layer of AST); of cnnt only
-    n_mels             mel bins; None = 64, with ast 128
-    f_min, f_max       limits of the mel bins, Hz; f_min None = 50, with ast 20; f_max None = min(22050, half
-                       the sampling rate), with ast 8000
+    input_channels     mono (mean of the channels) | left_right_difference (three channels; stereo clips only)
+    n_mels             mel bins; None = 64, with ast 128, with dcase2018 40
+    f_min, f_max       limits of the mel bins, Hz; f_min None = 50, with ast 20, with dcase2018 0; f_max
+                       None = half the sampling rate up to 22050, with ast 8000, with dcase2018 up to 24000
     spec_augment       mask two stripes of up to `time_mask` frames and two of up to `freq_mask` mel bins in
-                       training; None = 20 and 8, with ast 64 and 16
+                       training; None = 20 and 8, with ast 64 and 16, with dcase2018 32 and 5
     """
 
     backbone: BackboneName = "pann"
@@ -154,8 +145,11 @@ class Config:
     w_event: float = 0.5
     w_scene_from_event: float = 0.01
     w_event_from_scene: float = 0.01
+    w_fake_scene: float = 1.0
     relation_loss: RelationLoss = "mse_log_softmax"
     detach: bool = False
+    stitch_same: float = 0.9
+    stitch_different: float = 0.1
     normalise_scene: bool | None = None
     event_loss: Literal["bce", "mse"] = "bce"
     dropout: float | None = None
@@ -163,6 +157,7 @@ class Config:
     input_norm: bool | None = None
     activation_checkpointing: bool | None = None
     cnnt_encoder: Literal["code", "paper"] = "code"
+    input_channels: InputChannels = "mono"
     n_mels: int | None = None
     f_min: float | None = None
     f_max: float | None = None
@@ -173,8 +168,10 @@ class Config:
     def __post_init__(self) -> None:
         check(self)
         check_range(self, "width", 0.0, above=True)
-        for name in ("w_scene", "w_event", "w_scene_from_event", "w_event_from_scene"):
+        for name in ("w_scene", "w_event", "w_scene_from_event", "w_event_from_scene", "w_fake_scene"):
             check_range(self, name, 0.0)
+        for name in ("stitch_same", "stitch_different"):
+            check_range(self, name, 0.0, 1.0)
         for name in ("time_mask", "freq_mask"):
             check_range(self, name, 0)
         for name in ("dropout", "embedding_dropout"):
@@ -189,12 +186,12 @@ class Config:
                 )
         if self.shared_layers is None:
             return
-        if self.framework not in TWO_BRANCHES:
+        if self.framework not in (*TWO_BRANCHES, "cross_stitch"):
             raise ValueError(
                 f"shared_layers={self.shared_layers}: framework {self.framework} has one branch and shares "
-                f"all of it; only {', '.join(TWO_BRANCHES)} part"
+                f"all of it; only {', '.join(TWO_BRANCHES)} and cross_stitch part"
             )
-        check_range(self, "shared_layers", 1, _depth(self))
+        check_range(self, "shared_layers", 0 if self.framework == "cross_stitch" else 1, _depth(self))
 
 
 class SceneEventModel(nn.Module):
@@ -202,8 +199,10 @@ class SceneEventModel(nn.Module):
     of each branch, up to the embedding (B, D)), `scene_classifier` and `event_classifier`.
 
     With one branch everything is in `shared` and `scene`, and an event classifier reads the scene embedding
-    (moe). Blocks keep the released code's numbers: `scene.block3` is its conv_block3, `event.block3` its
-    conv_block3_event.
+    (moe); with `hierarchy` everything is in `shared` and `event`, and `scene` reads the event embedding.
+    Blocks keep the released code's numbers: `scene.block3` is its conv_block3, `event.block3` its
+    conv_block3_event. `stitch` = (same, different) puts cross-stitch units between the branches; `coupled`
+    relates the answers through the classifiers, `relation` through what the training labels say.
     """
 
     def __init__(
@@ -214,22 +213,28 @@ class SceneEventModel(nn.Module):
         events: int,
         *,
         shared_layers: int,
-        two_branches: bool,
+        branches: Literal["one", "two", "hierarchy"],
         embedding_layers: int = 1,
+        stitch: tuple[float, float] | None = None,
         coupled: bool = False,
+        relation: PriorRelation | SceneCondition | None = None,
         input_norm: bool = False,
         normalise_scene: bool = False,
     ) -> None:
         super().__init__()
         self.frontend = frontend
         self.bn0 = nn.BatchNorm2d(frontend.n_mels) if input_norm else None
+        self.hierarchy = branches == "hierarchy"
         self.shared = trunk(backbone, shared_layers)
-        self.scene = branch(backbone, shared_layers, embedding_layers)
-        self.event = branch(backbone, shared_layers, embedding_layers) if two_branches else None
+        self.scene = (
+            embedding(backbone) if self.hierarchy else branch(backbone, shared_layers, embedding_layers)
+        )
+        self.event = branch(backbone, shared_layers, embedding_layers) if branches != "one" else None
+        self.stitches = stitches(backbone, shared_layers, *stitch) if stitch else None
         classifier = backbone.classifier or backbone.linear
         self.scene_classifier = classifier(backbone.width, scenes)
         self.event_classifier = classifier(backbone.width, events) if events else None
-        self.coupled, self.normalise_scene = coupled, normalise_scene
+        self.coupled, self.relation, self.normalise_scene = coupled, relation, normalise_scene
         if normalise_scene:
             with torch.no_grad():
                 self.scene_classifier.weight.copy_(F.normalize(self.scene_classifier.weight))
@@ -238,26 +243,42 @@ class SceneEventModel(nn.Module):
         return self.from_features(self.frontend(waveform))
 
     def from_features(self, x: Tensor) -> JointOutput:
-        """Normalised features (B, 1, T, F) → JointOutput."""
+        """Normalised features (B, C, T, F) → JointOutput."""
         if self.bn0 is not None:
             x = self.bn0(x.transpose(1, 3)).transpose(1, 3)  # mel bins as channels
-        x = self.shared(x)
-        embedding = self.scene(x)
-        scene = F.normalize(embedding) if self.normalise_scene else embedding
+        scene, event = self._embeddings(self.shared(x))
+        scene = F.normalize(scene) if self.normalise_scene else scene
         scene_logits = self.scene_classifier(scene)
         if self.event_classifier is None:
             return JointOutput(scene_logits, scene_embedding=scene)
-        event = embedding if self.event is None else self.event(x)
         output = JointOutput(scene_logits, self.event_classifier(event), scene, event)
-        if not self.coupled:
-            return output
-        inferred = infer(scene, event, self.scene_classifier.weight, self.event_classifier.weight)
-        return JointOutput(scene_logits, output.event_logits, scene, event, *inferred)
+        if self.coupled:
+            classifiers = self.scene_classifier.weight, self.event_classifier.weight
+            scene_by_event, event_by_scene = infer(scene, event, *classifiers)
+            return replace(output, scene_from_event=scene_by_event, event_from_scene=event_by_scene)
+        return output if self.relation is None else self.relation(output)
+
+    def _embeddings(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the shared blocks give → the embeddings (B, D) of scene and event; one and the same in moe."""
+        if self.event is None:
+            embedding = self.scene(x)
+            return embedding, embedding
+        if self.hierarchy:
+            event = self.event(x)
+            return self.scene(event), event
+        if self.stitches is None:
+            return self.scene(x), self.event(x)
+        scene, event = x, x
+        for (name, of_scene), of_event in zip(self.scene.named_children(), self.event.children()):
+            scene, event = of_scene(scene), of_event(event)
+            if name in self.stitches:
+                scene, event = self.stitches[name](scene, event)
+        return scene, event
 
 
 def build(config: Config, labels: LabelSpace, audio: AudioFormat) -> SceneEventModel:
-    """Raises ValueError for a clip too short or too few mel bins for the backbone, or labels that the
-    framework lacks.
+    """Raises ValueError for clips too short, too few mel bins or channels, or labels that the framework
+    lacks.
     """
     with_events = config.framework != "scene_only"
     if not labels.scenes:
@@ -266,67 +287,102 @@ def build(config: Config, labels: LabelSpace, audio: AudioFormat) -> SceneEventM
         raise ValueError(
             f"framework={config.framework} needs event labels; the corpus has none (scene_only does not)"
         )
-    frontend = _frontend(config, audio)
-    frames = frontend.frames(audio.samples)
-    _refuse_too_small(config, frontend, audio, frames)
-    two_branches = config.framework in TWO_BRANCHES
-    backbone = _backbone(config, frontend.n_mels, frames)
+    if config.input_channels == "left_right_difference":
+        refuse_not_stereo(audio.channels)
+    scenes, events = len(labels.scenes), len(labels.events) if with_events else 0
+    frontend = front_end(
+        config.backbone,
+        audio.sample_rate,
+        channels=config.input_channels,
+        n_mels=config.n_mels,
+        f_min=config.f_min,
+        f_max=config.f_max,
+        spec_augment=config.spec_augment,
+        time_mask=config.time_mask,
+        freq_mask=config.freq_mask,
+    )
+    framework, parting = config.framework, config.framework in (*TWO_BRANCHES, "cross_stitch")
+    backbone = backbone_for(
+        config.backbone,
+        frontend,
+        audio.samples,
+        depth=_depth(config),
+        width=config.width,
+        dropout=config.dropout,
+        embedding_dropout=config.embedding_dropout,
+        second_norm=parting,
+        checkpointing=bool(config.activation_checkpointing),
+        encoder_as_printed=config.cnnt_encoder == "paper",
+    )
     if config.embedding is not None:
-        backbone = replace(backbone, width=cnn.scaled(config.embedding, config.width))
+        backbone = replace(backbone, width=scaled(config.embedding, config.width))
     return SceneEventModel(
         frontend,
         backbone,
-        scenes=len(labels.scenes),
-        events=len(labels.events) if with_events else 0,
-        shared_layers=_shared_layers(config) if two_branches else _depth(config),
-        two_branches=two_branches,
-        embedding_layers=2 if config.framework == "mlhe_plus" else 1,
-        coupled=config.framework == "csem",
-        input_norm=_given(config.input_norm, config.framework == "scene_only" and config.backbone == "pann"),
-        normalise_scene=_given(
-            config.normalise_scene, config.framework == "csem" and config.backbone == "ast"
-        ),
+        scenes,
+        events,
+        shared_layers=_shared_layers(config) if parting else _depth(config),
+        branches="two" if parting else "hierarchy" if framework == "hierarchical" else "one",
+        embedding_layers=2 if framework == "mlhe_plus" else 1,
+        stitch=(config.stitch_same, config.stitch_different) if framework == "cross_stitch" else None,
+        coupled=framework == "csem",
+        relation=RELATIONS[framework](scenes, events) if framework in RELATIONS else None,
+        input_norm=given(config.input_norm, framework == "scene_only" and config.backbone == "pann"),
+        normalise_scene=given(config.normalise_scene, framework == "csem" and config.backbone == "ast"),
     )
 
 
 def terms(config: Config) -> dict[str, Term]:
+    if config.framework == "joint":
+        return {"scene_event_bce": losses.scene_event_bce}
     found: dict[str, Term] = {"scene_ce": losses.scene_ce}
     if config.framework != "scene_only":
         found |= (
             {"event_bce": losses.event_bce} if config.event_loss == "bce" else {"event_mse": losses.event_mse}
         )
-    if config.framework == "csem":
+    if config.framework in WITH_RELATION:
         found["scene_from_event"] = losses.scene_from_event(config.relation_loss, config.detach)
         found["event_from_scene"] = losses.event_from_scene(config.relation_loss, config.detach)
+    if config.framework == "conditional":
+        found["fake_scene_bce"] = losses.fake_scene_bce
     return found
 
 
 def weights(config: Config) -> dict[str, float]:
     every = {
         "scene_ce": config.w_scene,
+        "scene_event_bce": config.w_scene,
         "event_bce": config.w_event,
         "event_mse": config.w_event,
         "scene_from_event": config.w_scene_from_event,
         "event_from_scene": config.w_event_from_scene,
+        "fake_scene_bce": config.w_fake_scene,
     }
     return {name: every[name] for name in terms(config)}
 
 
 def suggest(trial: BaseTrial, labels: LabelSpace) -> dict[str, Any]:
-    """The space: what is compared (backbone, framework), how the tasks meet, and how it is trained."""
-    knobs: dict[str, Any] = {"backbone": dimensions.choice(trial, "backbone", BACKBONES)}
-    frameworks = FRAMEWORKS if labels.events else ("scene_only",)
+    """The space: what is compared (backbone, framework), how the tasks meet, and how it is trained. The
+    comparison systems lie outside, and have their knobs asked for where one is pinned.
+    """
+    knobs: dict[str, Any] = {"backbone": dimensions.choice(trial, "backbone", SEARCHED_BACKBONES)}
+    frameworks = SEARCHED_FRAMEWORKS if labels.events else ("scene_only",)
     knobs["framework"] = dimensions.choice(trial, "framework", frameworks)
     if knobs["framework"] in TWO_BRANCHES:
         knobs["shared_layers"] = dimensions.shared_layers(trial, RELEASED[knobs["backbone"]].blocks)
-    if knobs["framework"] != "scene_only":
+    if knobs["framework"] not in ("scene_only", "joint"):
         knobs["w_scene"] = dimensions.scene_weight(trial)
         knobs["w_event"] = dimensions.loss_weight(trial, "w_event")
-    if knobs["framework"] == "csem":
+    if knobs["framework"] in WITH_RELATION:
         knobs["w_scene_from_event"] = dimensions.loss_weight(trial, "w_scene_from_event")
         knobs["w_event_from_scene"] = dimensions.loss_weight(trial, "w_event_from_scene")
         knobs["relation_loss"] = dimensions.choice(trial, "relation_loss", RELATION_LOSSES)
         knobs["detach"] = dimensions.switch(trial, "detach")
+    if knobs["framework"] == "cross_stitch":
+        knobs["stitch_same"] = dimensions.stitch(trial, "stitch_same")
+        knobs["stitch_different"] = dimensions.stitch(trial, "stitch_different")
+    if knobs["framework"] == "conditional":
+        knobs["w_fake_scene"] = dimensions.loss_weight(trial, "w_fake_scene")
     knobs["embedding"] = dimensions.embedding(trial)
     knobs["dropout"] = dimensions.dropout(trial)
     knobs["spec_augment"] = dimensions.spec_augment(trial)
@@ -339,67 +395,13 @@ def suggest(trial: BaseTrial, labels: LabelSpace) -> dict[str, Any]:
     return knobs
 
 
-def _given(value: T | None, default: T) -> T:
-    return default if value is None else value
-
-
 def _depth(config: Config) -> int:
-    return _given(config.depth, RELEASED[config.backbone].blocks)
+    return given(config.depth, RELEASED[config.backbone].blocks)
 
 
 def _shared_layers(config: Config) -> int:
-    return _given(config.shared_layers, min(RELEASED[config.backbone].shared_layers, _depth(config)))
-
-
-def _frontend(config: Config, audio: AudioFormat) -> FrontEnd:
-    released = RELEASED[config.backbone]
-    time = _given(config.time_mask, released.time_mask)
-    frequency = _given(config.freq_mask, released.freq_mask)
-    kind = KaldiFbank if config.backbone == "ast" else LogMel
-    return kind(
-        audio.sample_rate,
-        n_mels=_given(config.n_mels, released.n_mels),
-        f_min=_given(config.f_min, released.f_min),
-        f_max=config.f_max,
-        augment=SpecAugment(time, frequency) if config.spec_augment else None,
-    )
-
-
-def _backbone(config: Config, n_mels: int, frames: int) -> Backbone:
-    released = RELEASED[config.backbone]
-    dropout = _given(config.dropout, released.dropout)
-    beside = _given(config.embedding_dropout, released.embedding_dropout)
-    if config.backbone == "pann":
-        return cnn.pann(config.width, dropout, beside)
-    if config.backbone == "cnnt":
-        return cnn_transformer.cnn_transformer(
-            n_mels, config.width, dropout, beside, as_printed=config.cnnt_encoder == "paper"
-        )
-    if config.backbone == "tinycnn":
-        return cnn.tiny_cnn(frames, n_mels, config.width, dropout, beside)
-    return ast_encoder.ast(
-        frames,
-        n_mels,
-        _depth(config),
-        config.width,
-        dropout,
-        beside,
-        second_norm=config.framework in TWO_BRANCHES,
-        checkpointing=bool(config.activation_checkpointing),
-    )
-
-
-def _refuse_too_small(config: Config, frontend: FrontEnd, audio: AudioFormat, frames: int) -> None:
-    least = RELEASED[config.backbone].least
-    if frames < least:
-        raise ValueError(
-            f"clips of {audio.samples / audio.sample_rate:.2f} s give {frames} frames; backbone "
-            f"{config.backbone} needs at least {least} frames, {frontend.seconds(least):.2f} s"
-        )
-    if frontend.n_mels < least:
-        raise ValueError(
-            f"n_mels={frontend.n_mels}: backbone {config.backbone} needs at least {least} mel bins"
-        )
+    default = 0 if config.framework == "cross_stitch" else RELEASED[config.backbone].shared_layers
+    return given(config.shared_layers, min(default, _depth(config)))
 
 
 FAMILY = Family(

@@ -27,16 +27,16 @@ TOKENS = 2  # class and distillation, before the patches
 
 
 class PatchEmbedding(nn.Module):
-    """(B, 1, T, F) → tokens (B, 2 + P, D): class, distillation, then P patches of 16×16 every 10 frames and
+    """(B, C, T, F) → tokens (B, 2 + P, D): class, distillation, then P patches of 16×16 every 10 frames and
     mel bins, lowest frequency first and within one frequency in order of time; each plus a learned position.
 
     1024×128 gives 101·12 = 1212 patches. Positions are of one clip length: raises ValueError for another.
     """
 
-    def __init__(self, frames: int, n_mels: int, size: int) -> None:
+    def __init__(self, frames: int, n_mels: int, size: int, inputs: int = 1) -> None:
         super().__init__()
-        self.frames, self.n_mels = frames, n_mels
-        self.proj = nn.Conv2d(1, size, PATCH, stride=STRIDE)
+        self.shape = (inputs, frames, n_mels)
+        self.proj = nn.Conv2d(inputs, size, PATCH, stride=STRIDE)
         patches = along(frames) * along(n_mels)
         self.cls_token = nn.Parameter(torch.empty(1, 1, size))
         self.dist_token = nn.Parameter(torch.empty(1, 1, size))
@@ -45,10 +45,10 @@ class PatchEmbedding(nn.Module):
             nn.init.trunc_normal_(values, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1:] != (1, self.frames, self.n_mels):
+        if x.shape[1:] != self.shape:
             raise ValueError(
                 f"features of shape {tuple(x.shape)}; the position embeddings are of "
-                f"(B, 1, {self.frames}, {self.n_mels})"
+                f"(B, {', '.join(map(str, self.shape))})"
             )
         patches = self.proj(x.transpose(2, 3)).flatten(2).transpose(1, 2)  # (B, D, F', T') → (B, P, D)
         first = torch.cat([self.cls_token, self.dist_token], 1).expand(len(x), -1, -1)
@@ -133,14 +133,16 @@ def ast(
     *,
     second_norm: bool,
     checkpointing: bool,
+    inputs: int = 1,
 ) -> Backbone:
     """`depth` encoder blocks of 12 heads of 64·`width` values, i.e. 768·`width` values a token; embedding of
     2048·`width`. Needs LEAST frames and mel bins.
     """
     size = HEADS * scaled(HEAD_WIDTH, width)
     return Backbone(
-        stem=partial(PatchEmbedding, frames, n_mels, size),
+        stem=partial(PatchEmbedding, frames, n_mels, size, inputs),
         blocks=(partial(EncoderBlock, size, HEADS, dropout, checkpointing),) * depth,
+        channels=(size,) * depth,
         pooling=partial(ClassTokens, size, second_norm),
         pooled=size,
         width=scaled(EMBEDDING, width),

@@ -17,10 +17,10 @@ Make = Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Backbone:
-    """Features (B, 1, T, F) → embedding (B, `width`).
+    """Features (B, C, T, F) → embedding (B, `width`).
 
     stem      features → what the first block reads; None = the features themselves
-    blocks    in order
+    blocks    in order; `channels` is how many each of them gives
     pooling   what the last block gives → (B, `pooled`)
     linear    (inputs, outputs) → fully connected layer, initialised as this backbone's are
     classifier  the same for the classifiers on the embedding; None = `linear`
@@ -28,6 +28,7 @@ class Backbone:
     """
 
     blocks: tuple[Make, ...]
+    channels: tuple[int, ...]
     pooling: Make
     pooled: int
     width: int
@@ -39,8 +40,8 @@ class Backbone:
 
 
 def trunk(backbone: Backbone, shared_layers: int) -> nn.Sequential:
-    """The stem and the first `shared_layers` blocks, named block1, block2, …"""
-    parts = OrderedDict([("stem", backbone.stem())] if backbone.stem else [])
+    """The stem and the first `shared_layers` blocks, named block1, block2, …; nothing if none is shared."""
+    parts = _stem(backbone) if shared_layers else OrderedDict()
     parts.update((f"block{i + 1}", make()) for i, make in enumerate(backbone.blocks[:shared_layers]))
     return nn.Sequential(parts)
 
@@ -48,14 +49,29 @@ def trunk(backbone: Backbone, shared_layers: int) -> nn.Sequential:
 def branch(backbone: Backbone, shared_layers: int, embedding_layers: int = 1) -> nn.Sequential:
     """The blocks after the first `shared_layers`, under the numbers they have in the backbone, the pooling,
     and `embedding_layers` × (FC + ReLU) named fc1, fc2: (what `trunk` gives) → (B, width)."""
+    parts = OrderedDict() if shared_layers else _stem(backbone)
     tail = enumerate(backbone.blocks[shared_layers:], start=shared_layers + 1)
-    parts: OrderedDict[str, nn.Module] = OrderedDict((f"block{i}", make()) for i, make in tail)
+    parts.update((f"block{i}", make()) for i, make in tail)
     parts["pooling"] = backbone.pooling()
     parts["dropout"] = nn.Dropout(backbone.dropout_before)
-    inputs = backbone.pooled
-    for i in range(1, embedding_layers + 1):
+    parts.update(_embedding(backbone, backbone.pooled, embedding_layers))
+    return nn.Sequential(parts)
+
+
+def embedding(backbone: Backbone) -> nn.Sequential:
+    """One more FC + ReLU on an embedding, named fc1: (B, width) → (B, width)."""
+    return nn.Sequential(_embedding(backbone, backbone.width, 1))
+
+
+def _embedding(backbone: Backbone, inputs: int, layers: int) -> OrderedDict[str, nn.Module]:
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    for i in range(1, layers + 1):
         parts[f"fc{i}"] = backbone.linear(inputs, backbone.width)
         parts[f"relu{i}"] = nn.ReLU()
         parts[f"dropout{i}"] = nn.Dropout(backbone.dropout_after)
         inputs = backbone.width
-    return nn.Sequential(parts)
+    return parts
+
+
+def _stem(backbone: Backbone) -> OrderedDict[str, nn.Module]:
+    return OrderedDict([("stem", backbone.stem())] if backbone.stem else [])

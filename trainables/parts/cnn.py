@@ -82,21 +82,27 @@ class MeanFrequencyMaxMeanTime(nn.Module):
         return torch.amax(x, 2) + x.mean(2)
 
 
-def pann_blocks(count: int, width: float, dropout: float) -> tuple[partial[ConvBlock], ...]:
+def pann_blocks(count: int, width: float, dropout: float, inputs: int = 1) -> tuple[partial[ConvBlock], ...]:
     """The first `count` of PANN's six blocks. All halve time and frequency but the sixth, which keeps
     them.
     """
-    channels = [1, *(scaled(c, width) for c in PANN_CHANNELS)]
+    channels = [inputs, *pann_channels(6, width)]
     return tuple(
         partial(ConvBlock, channels[i], channels[i + 1], 1 if i == 5 else 2, dropout) for i in range(count)
     )
 
 
-def pann(width: float, dropout: float, embedding_dropout: float) -> Backbone:
+def pann_channels(count: int, width: float) -> tuple[int, ...]:
+    return tuple(scaled(c, width) for c in PANN_CHANNELS[:count])
+
+
+def pann(width: float, dropout: float, embedding_dropout: float, inputs: int = 1) -> Backbone:
     """Six ConvBlocks; 320×64 → 10×2; embedding of 2048·`width`. Needs PANN_LEAST frames and mel bins."""
-    top = scaled(PANN_CHANNELS[-1], width)
+    channels = pann_channels(6, width)
+    top = channels[-1]
     return Backbone(
-        blocks=pann_blocks(6, width, dropout),
+        blocks=pann_blocks(6, width, dropout, inputs),
+        channels=channels,
         pooling=MeanFrequencyMaxMeanTime,
         pooled=top,
         width=top,
@@ -105,13 +111,16 @@ def pann(width: float, dropout: float, embedding_dropout: float) -> Backbone:
     )
 
 
-def tiny_cnn(frames: int, n_mels: int, width: float, dropout: float, embedding_dropout: float) -> Backbone:
+def tiny_cnn(
+    frames: int, n_mels: int, width: float, dropout: float, embedding_dropout: float, inputs: int = 1
+) -> Backbone:
     """Two TinyBlocks, flattened; the size of the flat vector follows from the clip. PyTorch's own
     initialisation. Needs TINY_LEAST frames and mel bins."""
     first, second = (scaled(c, width) for c in TINY_CHANNELS)
     left = _tiny_size(frames) * _tiny_size(n_mels)
     return Backbone(
-        blocks=(partial(TinyBlock, 1, first, dropout), partial(TinyBlock, first, second, dropout)),
+        blocks=(partial(TinyBlock, inputs, first, dropout), partial(TinyBlock, first, second, dropout)),
+        channels=(first, second),
         pooling=nn.Flatten,
         pooled=second * left,
         width=scaled(TINY_EMBEDDING, width),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainables.parts.ast_encoder import EncoderBlock
 from trainables.parts.backbone import Backbone
-from trainables.parts.cnn import PANN_CHANNELS, he_linear, pann_blocks, scaled
+from trainables.parts.cnn import he_linear, pann_blocks, pann_channels, scaled
 
 HEADS = 8
 HEAD_WIDTH = 64
@@ -67,16 +67,23 @@ class MaxMeanTime(nn.Module):
 
 
 def cnn_transformer(
-    n_mels: int, width: float, dropout: float, embedding_dropout: float, as_printed: bool = False
+    n_mels: int,
+    width: float,
+    dropout: float,
+    embedding_dropout: float,
+    as_printed: bool = False,
+    inputs: int = 1,
 ) -> Backbone:
     """Four blocks: three ConvBlocks (320×64 → 40×8) and the self-attention (40×512), or with `as_printed` a
     whole encoder layer of AST in its place. Needs LEAST frames and mel bins.
     """
     encoder = TransformerLayer if as_printed else SelfAttention
     head_width = scaled(HEAD_WIDTH, width)
-    inputs = scaled(PANN_CHANNELS[2], width) * (n_mels // 8)
+    channels = pann_channels(3, width)
+    step = channels[-1] * (n_mels // 8)  # values a time step
     return Backbone(
-        blocks=(*pann_blocks(3, width, dropout), partial(encoder, inputs, HEADS, head_width)),
+        blocks=(*pann_blocks(3, width, dropout, inputs), partial(encoder, step, HEADS, head_width)),
+        channels=(*channels, HEADS * head_width),
         pooling=MaxMeanTime,
         pooled=HEADS * head_width,
         width=HEADS * head_width,

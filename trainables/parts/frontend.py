@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.batch import Batch
+from trainables.parts.channels import InputChannels, select
 from trainables.parts.torchaudio_guarded import torchaudio
 
 WINDOW_SECONDS = Fraction(2048, 44100)
@@ -49,22 +50,24 @@ class SpecAugment:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, T, F) normalised features → the same with stripes of zeros."""
+        kept = torch.ones_like(x[:, :1])  # one drawing for all channels of a clip
         for axis, width in ((2, self.time), (3, self.frequency)):
             for _ in range(self.masks):
-                x = torchaudio.functional.mask_along_axis_iid(x, min(width, x.shape[axis]), 0.0, axis)
-        return x
+                kept = torchaudio.functional.mask_along_axis_iid(kept, min(width, x.shape[axis]), 0.0, axis)
+        return x * kept
 
 
 class LogMel(nn.Module):
-    """Waveform (B, C, N) in [-1, 1] → normalised log-mel features (B, 1, T, F).
+    """Waveform (B, C, N) in [-1, 1] → normalised log-mel features (B, C', T, F).
 
+    channels     which C' channels the features are of (parts/channels.py)
     sample_rate  Hz; n_mels = F; f_min and f_max in Hz, f_max=None is min(22050, sample_rate / 2)
     window, hop  seconds; each is rounded down to whole samples
     augment      applied in training mode only, after normalisation
 
-    Buffers `mean` and `std` (F,) are saved with the model; they are 0 and 1 until `set_statistics`.
-    Raises ValueError for frequency limits outside 0 … sample_rate / 2 or so many mel bins that some hold no
-    STFT bin.
+    Buffers `mean` and `std` (F,), the same for all channels, are saved with the model; they are 0 and 1 until
+    `set_statistics`. Raises ValueError for frequency limits outside 0 … sample_rate / 2 or so many mel bins
+    that some hold no STFT bin.
     """
 
     mean: Tensor
@@ -81,6 +84,7 @@ class LogMel(nn.Module):
         f_max: float | None = None,
         window: Fraction | float = WINDOW_SECONDS,
         hop: Fraction | float = HOP_SECONDS,
+        channels: InputChannels = "mono",
         augment: SpecAugment | None = None,
     ) -> None:
         super().__init__()
@@ -89,7 +93,7 @@ class LogMel(nn.Module):
         self.window_samples = _whole_samples(window, sample_rate)
         self.hop_samples = _whole_samples(hop, sample_rate)
         self.n_fft = 1 << (self.window_samples - 1).bit_length()  # the next power of two; 2048 at 44.1 kHz
-        self.augment = augment
+        self.channels, self.augment = channels, augment
         filters = _mel_filters(sample_rate, self.n_fft, n_mels, self.f_min, self.f_max)
         hamming = torch.hamming_window(self.window_samples, periodic=False, dtype=torch.float64, device="cpu")
         scaled = hamming / hamming.square().sum().sqrt()
@@ -113,17 +117,15 @@ class LogMel(nn.Module):
         return (self.window_samples + (frames - 1) * self.hop_samples) / self.sample_rate
 
     def raw(self, waveform: Tensor) -> Tensor:
-        """(B, C, N) → ln(mel + 1e-8) of the channels' mean, (B, 1, T, F) float32, before normalisation and
+        """(B, C, N) → ln(mel + 1e-8) of each channel, (B, C', T, F) float32, before normalisation and
         SpecAugment.
         """
-        if waveform.dim() != 3:
-            raise ValueError(f"expected a waveform (B, C, N), got shape {tuple(waveform.shape)}")
         self.frames(waveform.shape[-1])
         with torch.autocast(waveform.device.type, enabled=False):  # bf16 has too few digits under a logarithm
-            mono = waveform.float().mean(1)
-            frames = mono.unfold(-1, self.window_samples, self.hop_samples) * self.window  # (B, T, W)
-            magnitude = torch.fft.rfft(frames, n=self.n_fft).abs()  # (B, T, n_fft / 2 + 1)
-            return torch.log(magnitude @ self.filters + LOG_FLOOR).unsqueeze(1)
+            x = select(waveform.float(), self.channels)
+            frames = x.unfold(-1, self.window_samples, self.hop_samples) * self.window  # (B, C', T, W)
+            magnitude = torch.fft.rfft(frames, n=self.n_fft).abs()  # (B, C', T, n_fft / 2 + 1)
+            return torch.log(magnitude @ self.filters + LOG_FLOOR)
 
     def forward(self, waveform: Tensor) -> Tensor:
         features = (self.raw(waveform) - self.mean) / self.std
@@ -142,7 +144,7 @@ class LogMel(nn.Module):
         """Everything `raw` depends on, and nothing else: statistics may be kept under this text."""
         return (
             f"{self.sample_rate} Hz, window {self.window_samples}, hop {self.hop_samples}, "
-            f"n_fft {self.n_fft}, {self.n_mels} mel bins, {self.f_min}-{self.f_max} Hz"
+            f"n_fft {self.n_fft}, {self.n_mels} mel bins, {self.f_min}-{self.f_max} Hz, {self.channels}"
         )
 
 

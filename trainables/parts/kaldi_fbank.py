@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainables.parts.channels import InputChannels, select
 from trainables.parts.frontend import SpecAugment, refuse_unusable
 from trainables.parts.torchaudio_guarded import torchaudio
 
@@ -24,17 +25,18 @@ FRAMES = 128  # clips are padded to a multiple: 1, 5 and 10 s to 128, 512 and 10
 
 
 class KaldiFbank(nn.Module):
-    """Waveform (B, C, N) in [-1, 1] → normalised log-mel features (B, 1, T, F), T a multiple of 128.
+    """Waveform (B, C, N) in [-1, 1] → normalised log-mel features (B, C', T, F), T a multiple of 128.
 
+    channels     which C' channels the features are of (parts/channels.py)
     sample_rate  Hz of the waveform; any other than 16 kHz is resampled (torchaudio's windowed sinc). From a
                  lower one the upper mel bins hold next to nothing
     n_mels = F; f_min and f_max in Hz, f_max=None is 8000
     augment      applied in training mode only, after normalisation
 
     Frames are padded with zeros, scaled to (x + 4.2677393) / (2 · 4.5689974), then normalised by `mean` and
-    `std` (F,) of the training set, padding included, as in cSEM's released code. These two buffers are saved
-    with the model; they are 0 and 1 until `set_statistics`. Raises ValueError for frequency limits outside
-    0 … 8000 Hz or a number of mel bins outside 4 … 256.
+    `std` (F,) of the training set, all channels and the padding included, as in cSEM's released code. These
+    two buffers are saved with the model; they are 0 and 1 until `set_statistics`. Raises ValueError for
+    frequency limits outside 0 … 8000 Hz or a number of mel bins outside 4 … 256.
     """
 
     mean: Tensor
@@ -49,12 +51,13 @@ class KaldiFbank(nn.Module):
         n_mels: int = 128,
         f_min: float = 20.0,
         f_max: float | None = None,
+        channels: InputChannels = "mono",
         augment: SpecAugment | None = None,
     ) -> None:
         super().__init__()
         self.sample_rate, self.n_mels, self.f_min = sample_rate, n_mels, float(f_min)
         self.f_max = RATE / 2 if f_max is None else float(f_max)
-        self.augment = augment
+        self.channels, self.augment = channels, augment
         window = torch.hann_window(WINDOW, periodic=False, device="cpu")
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", _mel_filters(n_mels, self.f_min, self.f_max), persistent=False)
@@ -82,23 +85,25 @@ class KaldiFbank(nn.Module):
         """(B, C, N) → Kaldi's ln mel energies of the channels' mean, (B, T', F), neither padded nor
         normalised.
         """
-        if waveform.dim() != 3:
-            raise ValueError(f"expected a waveform (B, C, N), got shape {tuple(waveform.shape)}")
+        return self._energies(waveform, "mono")[:, 0]
+
+    def _energies(self, waveform: Tensor, channels: InputChannels) -> Tensor:
         self.frames(waveform.shape[-1])
         with torch.autocast(waveform.device.type, enabled=False):  # bf16 has too few digits under a logarithm
-            x = self._at_16_khz(waveform.float().mean(1)).unfold(-1, WINDOW, HOP)  # (B, T', W)
+            x = select(waveform.float(), channels)
+            x = self._at_16_khz(x).unfold(-1, WINDOW, HOP)  # (B, C', T', W)
             x = x - x.mean(-1, keepdim=True)
             x = x - PRE_EMPHASIS * torch.cat([x[..., :1], x[..., :-1]], -1)
             power = torch.fft.rfft(x * self.window, n=N_FFT).abs().square()
             return (power @ self.filters).clamp_min(FLOOR).log()
 
     def raw(self, waveform: Tensor) -> Tensor:
-        """(B, C, N) → (B, 1, T, F) float32, padded and scaled with AudioSet's statistics, before the training
-        set's and SpecAugment.
+        """(B, C, N) → (B, C', T, F) float32, padded and scaled with AudioSet's statistics, before the
+        training set's and SpecAugment.
         """
-        x = self.fbank(waveform)
-        x = F.pad(x, (0, 0, 0, self.frames(waveform.shape[-1]) - x.shape[1]))
-        return ((x - MEAN) / (2 * STD)).unsqueeze(1)
+        x = self._energies(waveform, self.channels)
+        x = F.pad(x, (0, 0, 0, self.frames(waveform.shape[-1]) - x.shape[2]))
+        return (x - MEAN) / (2 * STD)
 
     def forward(self, waveform: Tensor) -> Tensor:
         features = (self.raw(waveform) - self.mean) / self.std
@@ -117,18 +122,18 @@ class KaldiFbank(nn.Module):
         """Everything `raw` depends on, and nothing else: statistics may be kept under this text."""
         return (
             f"{self.sample_rate} Hz → {RATE} Hz, window {WINDOW}, hop {HOP}, n_fft {N_FFT}, frames padded to "
-            f"{FRAMES}, {self.n_mels} mel bins, {self.f_min}-{self.f_max} Hz"
+            f"{FRAMES}, {self.n_mels} mel bins, {self.f_min}-{self.f_max} Hz, {self.channels}"
         )
 
     def _resampled(self, samples: int) -> int:
         return -(-samples * RATE // self.sample_rate)
 
-    def _at_16_khz(self, mono: Tensor) -> Tensor:
+    def _at_16_khz(self, x: Tensor) -> Tensor:
         if self.sample_rate == RATE:
-            return mono
-        x = torchaudio.functional.resample(mono, self.sample_rate, RATE)
+            return x
+        resampled = torchaudio.functional.resample(x, self.sample_rate, RATE)
         # torchaudio works out its length in float32, which may round to one sample less
-        return F.pad(x, (0, self._resampled(mono.shape[-1]) - x.shape[-1]))
+        return F.pad(resampled, (0, self._resampled(x.shape[-1]) - resampled.shape[-1]))
 
 
 def _mel_filters(n_mels: int, f_min: float, f_max: float) -> Tensor:
