@@ -1,8 +1,8 @@
 """A paper's table run again: ours beside the paper's, row by row, and the rows against one of them.
 
 The study's record says which row is which trial and in what our training differs from the paper's
-(study.json, "table"); the figures are those of the runs. A row that differs gets no verdict: its figures stand
-beside the paper's, and the difference is only that.
+(study.json, "table"); the figures are those of the runs. A row that differs gets no verdict: its figures
+stand beside the paper's, and the difference is only that.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Beside(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A row against the baseline's, repeat by repeat of the same seed; `p` is Holm-corrected over all pairs."""
+    """A row against the baseline's, repeat by repeat of the same seed; `p` is Holm-corrected over all."""
 
     row: Mapping[str, Any]
     baseline: Mapping[str, Any]
@@ -239,8 +239,9 @@ def pair_table(found: PaperTable) -> Table:
     return Table(columns, tuple(rows), frozenset({0, 3, 4, 5, 6, 7}))
 
 
-def write(study: Study, found: PaperTable) -> None:
+def write(study: Study) -> None:
     """table.json in the study folder: every row with its verdict and single runs, every pair."""
+    found = paper_table(study)
     record = {
         "table": found.name,
         "paper": found.paper,

@@ -70,7 +70,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 
 
 class Ledger:
-    """The trials of one phase ("search", "confirm" or "table"): who runs, what came out, and whether to go on.
+    """The trials of one phase ("search", "confirm", "table"): who runs, what came out, and whether to go on.
 
     Higher objective values are better. `proposals` makes new trials; without it the ledger only hands out
     planned ones.

@@ -1,4 +1,4 @@
-"""A paper's table run again: which of its rows can be trained here, as which configurations, from which seeds.
+"""A paper's table run again: which of its rows can be trained here, as what, and from which seeds.
 
 The rows are fixed: nothing is proposed, stopped early or chosen. Rows that print several figures of one
 training (a scene and an event metric, say) share a configuration. Repeat r of every configuration has the
@@ -28,16 +28,19 @@ class Here:
     """What this study has to offer a row.
 
     events, tags       whether the shards hold event labels, and a tagger's probabilities
+    asked_events       the source of event labels that the user wants for all rows; None = each row's own
     random_validation  whether validation shares recording sites with training; None if it can't be told
-    complete           (knobs) → every knob; raises ValueError for what can't be built for these clips
+    complete           (knobs, source of event labels) → every knob; raises ValueError for what can't be
+                       built for these clips
     """
 
     corpus: str
     events: bool
     tags: bool
+    asked_events: str | None
     epochs: int
     random_validation: bool | None
-    complete: Callable[[Mapping[str, Any]], dict[str, Any]]
+    complete: Callable[[Mapping[str, Any], str], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -114,14 +117,14 @@ def plan(rows: Sequence[Published], pins: Mapping[str, Any], here: Here) -> Plan
         values: dict[str, Any] = {}
         if not why:
             try:
-                values = here.complete({**pins, **row.values})
+                values = here.complete({**pins, **row.values}, source)
             except ValueError as error:
                 why = f"can't be built here: {error}"
         if why:
             planned.append(Row(row, None, why))
             continue
         trial = _configuration(configurations, row, values, source)
-        unlike = [*unlike, *_altered(row, values, pins, here), *_unlike(row, values, here)]
+        unlike = [*unlike, *_altered(row, values, source, pins, here), *_unlike(row, values, here)]
         planned.append(Row(row, trial, "", tuple(unlike)))
     if not configurations:
         reasons = "; ".join(dict.fromkeys(row.why for row in planned))
@@ -151,7 +154,7 @@ def jobs(configurations: Iterable[Configuration], seeds: int, study_seed: int, e
 
 
 def as_record(made: Plan, baseline: int) -> dict[str, Any]:
-    """The plan as study.json keeps it and reports read it. `baseline` is the line others are compared with."""
+    """The plan as study.json keeps it and reports read it; the others are compared with line `baseline`."""
     columns = ("row", "line", "corpus", "split", "metric", "value", "spread", "spread_kind")
     return {
         "name": made.table,
@@ -205,6 +208,8 @@ def _events(row: Published, here: Here) -> tuple[str, list[str], str]:
     """(source of the event labels, in what it differs from the paper's, why there is none)."""
     if not row.events:
         return "labels", [], ""
+    if here.asked_events and here.asked_events != row.events:
+        return here.asked_events, [f"other event labels ({here.asked_events}, theirs {row.events})"], ""
     if row.events.startswith("tags") and not here.tags:
         if here.events:
             return "labels", [f"other event labels (the corpus's, theirs {row.events})"], ""
@@ -225,11 +230,13 @@ def _contradiction(row: Published, pins: Mapping[str, Any]) -> str:
     return ", ".join(f"--set {name} leaves it out: it has {row.values[name]}" for name in wrong)
 
 
-def _altered(row: Published, values: Mapping[str, Any], pins: Mapping[str, Any], here: Here) -> list[str]:
+def _altered(
+    row: Published, values: Mapping[str, Any], source: str, pins: Mapping[str, Any], here: Here
+) -> list[str]:
     """The pins that make another training of the row: other than its defaults, and not only another way to
     the same gradient."""
     try:
-        usual: Mapping[str, Any] = here.complete(row.values) if pins else {}
+        usual: Mapping[str, Any] = here.complete(row.values, source) if pins else {}
     except ValueError:  # these clips are too short for it unless a pin helps, say
         usual = {}
     changed = [name for name in pins if name not in row.values and usual.get(name, pins) != values[name]]
@@ -240,7 +247,7 @@ def _altered(row: Published, values: Mapping[str, Any], pins: Mapping[str, Any],
 
 
 def _unlike(row: Published, values: Mapping[str, Any], here: Here) -> list[str]:
-    found = []
+    found = [row.unlike] if row.unlike else []
     if _plain(row.corpus) != _plain(here.corpus):
         found.append(f"other corpus ({here.corpus}, theirs {row.corpus})")
     if row.split == "validation" and here.random_validation is False:

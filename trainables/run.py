@@ -143,8 +143,9 @@ class Run:
         tensors, state = checkpoint.load(folder)
         for name, ours in self._identity().items():
             if state.get(name) != ours:
+                why = " (another shard set, or other --events)" if name == "data" else ""
                 raise checkpoint.CheckpointError(
-                    f"{folder}: {name} of the checkpoint is {state.get(name)!r}, this run's is {ours!r}"
+                    f"{folder}: {name} of the checkpoint is {state.get(name)!r}, this run's is {ours!r}{why}"
                 )
         self.model.load_state_dict(_under("model/", tensors))
         if "optimiser" in state:

@@ -38,6 +38,8 @@ class Request:
     """Shard set (made by python -m datasets.prepare)."""
     set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Knobs by name, e.g. --set backbone=tinycnn lr=0.002. python -m trainables.describe lists the knobs."""
+    events: str = "labels"
+    """Event labels: labels, tags (a teacher's, soft), tags>0.1 (hard), labels@0.8 (made 80 % right)."""
     epochs: int = 27
     """Length of the training."""
     seed: int = 0
@@ -83,7 +85,7 @@ def train(request: Request) -> int:
     run = Run(
         request.family,
         values,
-        open_source(request.data, cache=cache),
+        open_source(request.data, cache=cache, events=request.events),
         seed=request.seed,
         epochs=request.epochs,
         device="cuda" if torch.cuda.is_available() else "cpu",

@@ -1,5 +1,5 @@
-# The notebook of a paper's table run again, as a reviewable script: one `# %%` block a cell. It holds no data:
-# the cells read the study folder they lie in.
+# The notebook of a paper's table run again, as a reviewable script: one `# %%` block a cell. It holds no
+# data: the cells read the study folder they lie in.
 
 # %%
 from pathlib import Path

@@ -14,127 +14,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
+from searchspace.papers import hou2023_compared
+from searchspace.papers.hou2023_rows import (
+    ACCURACY,
+    AUC,
+    BEST,
+    PAPER,
+    configuration,
+    row_of,
+)
 from searchspace.published import Published
 
-PAPER = "Hou et al. 2023"
-MAX_DEVIATION = "max deviation of 10 runs"
-EPOCHS = 100
-CNN_RECIPE = {"optimiser": "adam", "lr": 1e-3, "schedule": "none", "mixup": 0.0, "spec_augment": False}
-DROPOUT = {"pann": 0.2, "cnnt": 0.0, "tinycnn": 0.3, "ast": 0.0}  # of the released code; the paper has none
-TWO_BRANCHES = ("mlhe", "mlhe_plus", "csem")
-FRAMEWORKS = ("scene_only", "moe", *TWO_BRANCHES)
-PRINTED_SHARED_LAYERS = {"pann": 2, "cnnt": 2, "tinycnn": 1, "ast": 4}  # §V-A
-EMBEDDING = {"pann": 2048, "cnnt": 512, "tinycnn": 100, "ast": 2048}  # §III-C and D, the released code
-PRETRAINED = {
-    "ast": "AudioSet (the first 10 blocks of AST)",
-    "pann": "AudioSet (PANN)",
-    "cnnt": "AudioSet (the first 3 blocks of PANN)",
-    "tinycnn": "AudioSet, 22 k clips, 10 epochs",
-}
-ACCURACY, AUC = "scene_accuracy_macro", "event_auc_per_clip"
-BEST = (1.0, 0.5, 0.01, 0.01)  # Table VII #13 and Table VIII #14
-# The systems of other papers that are one model, as family csem builds them (Tables XI to XIII).
-COMPARED: Mapping[str, Mapping[str, Any]] = {
-    "baseline": {"backbone": "dcase2018", "framework": "scene_only"},
-    "hierarchical": {"backbone": "pann", "framework": "hierarchical"},
-    "cross_stitch": {
-        "backbone": "pann",
-        "framework": "cross_stitch",
-        "stitch_same": 0.9,
-        "stitch_different": 0.1,
-    },
-    "rgasc": {"backbone": "pann", "framework": "rgasc"},
-    "conditional": {"framework": "conditional"},
-    "joint": {"framework": "joint"},
-    "mtl": {"framework": "mtl"},
-}
-SOMEONE_ELSES = "another paper's system: its figure is only quoted"
 COUNTED = "nothing is trained for it: python -m trainables.describe csem counts it"
-
-
-def _configuration(
-    backbone: str,
-    framework: str,
-    lambdas: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
-    relation_loss: str = "mse_log_softmax",
-    shared_layers: int | None = None,
-) -> dict[str, Any]:
-    """One row's configuration in the knobs' names, with every knob that `suggest` would ask for."""
-    values: dict[str, Any] = {
-        "backbone": backbone,
-        "framework": framework,
-        "embedding": EMBEDDING[backbone],
-        "w_scene": float(lambdas[0]),
-        **CNN_RECIPE,
-    }
-    values["dropout"] = DROPOUT[backbone]
-    if backbone == "ast":
-        values["lr"] = 1e-6
-    if framework in TWO_BRANCHES:
-        values["shared_layers"] = shared_layers or PRINTED_SHARED_LAYERS[backbone]
-    if framework != "scene_only":
-        values["w_event"] = float(lambdas[1])
-    if framework == "csem":
-        values |= {
-            "w_scene_from_event": float(lambdas[2]),
-            "w_event_from_scene": float(lambdas[3]),
-            "relation_loss": relation_loss,
-            "detach": False,
-        }
-    return values
-
-
-def _row(
-    table: str,
-    line: int,
-    row: str,
-    percent: float,
-    spread: float | None,
-    values: Mapping[str, Any],
-    *,
-    split: str = "validation",
-    corpus: str = "tut2018",
-    metric: str = ACCURACY,
-    events: str | None = None,
-    pretrained: str | None = None,
-    needs: str = "",
-) -> Published:
-    """A row of per cent; `events` and `pretrained` None are those of the corpus and of the backbone."""
-    with_events = values.get("framework", "scene_only") != "scene_only"
-    backbone = values.get("backbone", "")
-    if events is None:
-        events = ("labels" if corpus == "jssed" else "tags>0.1") if with_events else ""
-    return Published(
-        paper=PAPER,
-        table=table,
-        row=row,
-        line=line,
-        corpus=corpus,
-        split=split,
-        metric=metric,
-        value=round(percent / 100, 6),
-        spread=None if spread is None else round(spread / 100, 6),
-        spread_kind="unknown" if spread is None else MAX_DEVIATION,
-        values=values,
-        events=events,
-        pretrained=PRETRAINED.get(backbone, "") if pretrained is None else pretrained,
-        epochs=EPOCHS if values else 0,
-        needs=needs,
-    )
 
 
 def _loss_weights(table: str, backbone: str, rows: Mapping[int, tuple[float, ...]]) -> list[Published]:
     """Tables VII and VIII, last row first: λ1 … λ4, accuracy, ±."""
     return [
-        _row(
+        row_of(
             table,
             number,
             f"#{number} {backbone}, pretrained",
             acc,
             spread,
-            _configuration(backbone, "csem", tuple(lambdas)),
+            configuration(backbone, "csem", tuple(lambdas)),
         )
         for number, (*lambdas, acc, spread) in reversed(list(rows.items()))
     ]
@@ -145,12 +49,12 @@ def _table_1() -> list[Published]:
     ast = [(81.46, 0.92), (81.91, 1.44), (82.33, 1.39), (82.49, 1.52), (82.30, 1.45)]
     ast += [(82.12, 1.77), (81.86, 1.18), (81.59, 1.93), (81.43, 1.48), (81.03, 1.28)]
     return [
-        _row(
+        row_of(
             "I",
             n,
             f"n={n} cSEM-{name.upper()}, pretrained",
             *cell,
-            _configuration(name, "csem", shared_layers=n),
+            configuration(name, "csem", shared_layers=n),
         )
         for name, cells in (("pann", pann), ("ast", ast))
         for n, cell in enumerate(cells, start=1)
@@ -166,12 +70,12 @@ def _table_2() -> list[Published]:
         "#4 pretrained": ("csem", (79.12, 0.89), (76.41, 0.83), (76.76, 0.94), (73.41, 1.17)),
     }
     return [
-        _row(
+        row_of(
             "II",
             line,
             f"{row}, {name}",
             *cell,
-            _configuration(name, framework),
+            configuration(name, framework),
             split="test",
             pretrained=None if line > 2 else "",
         )
@@ -188,12 +92,12 @@ def _table_3() -> list[Published]:
         ("jssed", AUC, (98.9, 0.8), (99.1, 0.8), (99.0, 0.7)),
     ]
     return [
-        _row(
+        row_of(
             "III",
             line,
             f"{framework} AST",
             *cell,
-            _configuration("ast", framework),
+            configuration("ast", framework),
             split="test",
             corpus=corpus,
             metric=metric,
@@ -211,12 +115,12 @@ def _table_4() -> list[Published]:
         "#2 pseudo labels, 80 % right": ("tags>0.5", (88.47, 1.58), (90.62, 1.44), (91.35, 1.84)),
     }
     return [
-        _row(
+        row_of(
             "IV",
             line,
             f"{row}, {framework} AST",
             *cell,
-            _configuration("ast", framework),
+            configuration("ast", framework),
             split="test",
             corpus="jssed",
             events=events,
@@ -239,7 +143,7 @@ def _counted(table: str, line: int, model: str, metric: str, value: float) -> Pu
         value=value,
         spread=None,
         spread_kind="unknown",
-        values=_configuration(backbone, framework),
+        values=configuration(backbone, framework),
         needs=COUNTED,
     )
 
@@ -270,12 +174,12 @@ def _sizes() -> list[Published]:
 def _table_6() -> list[Published]:
     rows = {"mlhe": (75.00, 1.35), "mlhe_plus": (74.68, 1.42), "csem": (76.41, 0.83)}
     return [
-        _row(
+        row_of(
             "VI",
             line,
             f"{framework} PANN, pretrained",
             *cell,
-            _configuration("pann", framework),
+            configuration("pann", framework),
             split="test",
         )
         for line, (framework, cell) in enumerate(rows.items(), start=1)
@@ -291,8 +195,8 @@ def _table_9() -> list[Published]:
         "mse_log_softmax": ((83.81, 1.89), (79.80, 1.64)),
     }
     return [
-        _row(
-            "IX", number, f"#{number} {name}, pretrained", *cell, _configuration(name, "csem", BEST, relation)
+        row_of(
+            "IX", number, f"#{number} {name}, pretrained", *cell, configuration(name, "csem", BEST, relation)
         )
         for number, (relation, cells) in enumerate(rows.items(), start=1)
         for name, cell in zip(("ast", "pann"), cells)
@@ -309,13 +213,13 @@ def _table_10() -> list[Published]:
     ]
     return [
         replace(
-            _row(
+            row_of(
                 "X",
                 line,
                 f"{framework} AST",
                 0.0,
                 None,
-                _configuration("ast", framework),
+                configuration("ast", framework),
                 split=split,
                 metric=metric,
             ),
@@ -363,111 +267,18 @@ TABLE_8 = {
 def _best_on_test() -> list[Published]:
     """§V-C: the best weights of Tables VII and VIII on the test split."""
     return [
-        _row(
+        row_of(
             f"{table}, text",
             number,
             f"#{number} {backbone}, pretrained",
             acc,
             spread,
-            _configuration(backbone, "csem", BEST),
+            configuration(backbone, "csem", BEST),
             split="test",
         )
         for table, number, backbone, acc, spread in (
             ("VIII", 14, "pann", 78.50, 0.76),
             ("VII", 13, "ast", 80.95, 0.97),
-        )
-    ]
-
-
-def _quoted(
-    table: str,
-    corpus: str,
-    rows: list[tuple[str, float, Mapping[str, Any], str]],
-    first_line: int = 1,
-) -> list[Published]:
-    """Tables XI to XIII: system, accuracy, configuration, what it needs."""
-    return [
-        _row(
-            table,
-            line,
-            system,
-            acc,
-            None,
-            values,
-            split="test",
-            corpus=corpus,
-            needs=needs,
-        )
-        for line, (system, acc, values, needs) in enumerate(rows, start=first_line)
-    ]
-
-
-def _table_11() -> list[Published]:
-    def ensemble(of: str) -> str:
-        return f"another paper's ensemble of {of}: its figure is only quoted"
-
-    return _quoted(
-        "XI",
-        "tut2018",
-        [
-            ("Baseline [15]", 59.7, COMPARED["baseline"], ""),
-            ("Simple hierarchical baseline", 72.9, COMPARED["hierarchical"], ""),
-            ("Cross-stitch-PANN [9]", 74.5, COMPARED["cross_stitch"], ""),
-            ("Dataset-specific relation RGASC [8]", 77.4, COMPARED["rgasc"], ""),
-            ("Event relational graph [49]", 78.1, {}, "a model of another family (paper 004, ERGL)"),
-            ("Wavelet-based DSS [20]", 78.3, {}, SOMEONE_ELSES),
-            ("T1A-3rd [48]", 78.4, {}, ensemble("6 models on 4 features")),
-            ("Proposed cSEM-PANN", 78.5, _configuration("pann", "csem", BEST), ""),
-            ("T1A-2nd [47]", 79.8, {}, ensemble("3 multiscale features")),
-            ("T1A-1st [46]", 80.1, {}, ensemble("2 models on 11 features")),
-            ("Proposed cSEM-AST", 81.0, _configuration("ast", "csem", BEST), ""),
-        ],
-    )
-
-
-def _table_12() -> list[Published]:
-    """The paper gives no α of mixup; 0.5 is the AudioSet recipe's of AST."""
-    proposed = _configuration("ast", "csem", BEST) | {
-        "input_channels": "left_right_difference",
-        "spec_augment": True,
-        "mixup": 0.5,
-    }
-
-    def others(of: str) -> str:
-        return f"another paper's {of}: its figure is only quoted"
-
-    *quoted, own = _quoted(
-        "XII",
-        "tau2019",
-        [
-            ("Baseline [15]", 62.5, COMPARED["baseline"], ""),
-            ("Attentive fusion CNN [56]", 77.0, {}, others("ensemble of 3 models")),
-            ("Clustered DNN [57]", 81.6, {}, others("ensemble of 9 models on 3 features")),
-            ("DCGAN [58]", 88.0, {}, others("ensemble of 3 models on 3 features")),
-            ("Multi-resolution DSS [55]", 88.1, {}, others("system on 2 channels")),
-            ("CNN vote [54]", 88.4, {}, others("ensemble of 4 models on 3 channels")),
-            ("Proposed cSEM-AST", 88.9, proposed, ""),
-        ],
-    )
-    return [*quoted, replace(own, pretrained="AudioSet, then the scenes of DCASE2013")]
-
-
-def _table_13() -> list[Published]:
-    figures = {"tut2018": (52.4, 61.7, 66.4, 81.0), "jssed": (92.0, 93.7, 93.9, 97.2)}
-    systems: list[tuple[str, Mapping[str, Any]]] = [
-        ("Joint scene and event recognition [5]", COMPARED["joint"]),
-        ("Event and scene joint analysis using MTL [6]", COMPARED["mtl"]),
-        ("Conditional scene and event recognition [7]", COMPARED["conditional"]),
-        ("Proposed cSEM-AST", _configuration("ast", "csem", BEST)),
-    ]
-    return [
-        row
-        for place, (corpus, cells) in enumerate(figures.items())
-        for row in _quoted(
-            "XIII",
-            corpus,
-            [(name, acc, values, "") for (name, values), acc in zip(systems, cells)],
-            first_line=4 * place + 1,
         )
     ]
 
@@ -484,9 +295,7 @@ def _rows() -> tuple[Published, ...]:
         *_best_on_test(),
         *_table_4(),
         *_table_10(),
-        *_table_11(),
-        *_table_12(),
-        *_table_13(),
+        *hou2023_compared.ROWS,
         *_sizes(),
     ]
     rows.sort(key=lambda row: row.values.get("backbone") == "ast")
@@ -495,10 +304,9 @@ def _rows() -> tuple[Published, ...]:
 
 
 def _starts(row: Published) -> bool:
-    """Whether a search may begin with the row: one of the paper's own frameworks, with a loss on the scene,
-    every knob of it inside the space."""
-    own = row.values.get("framework") in FRAMEWORKS and "input_channels" not in row.values
-    return own and row.trainable and row.metric in (ACCURACY, AUC) and row.values.get("w_scene", 0) > 0
+    """Whether a search may begin with the row: of the paper's own systems, with a loss on the scene."""
+    own = row not in hou2023_compared.ROWS and row.metric in (ACCURACY, AUC)
+    return own and row.trainable and row.values["w_scene"] > 0
 
 
 def _first(row: Published, rows: list[Published]) -> bool:

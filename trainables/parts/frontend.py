@@ -94,7 +94,7 @@ class LogMel(nn.Module):
         self.hop_samples = _whole_samples(hop, sample_rate)
         self.n_fft = 1 << (self.window_samples - 1).bit_length()  # the next power of two; 2048 at 44.1 kHz
         self.channels, self.augment = channels, augment
-        filters = _mel_filters(sample_rate, self.n_fft, n_mels, self.f_min, self.f_max)
+        filters = mel_filters(sample_rate, self.n_fft, n_mels, self.f_min, self.f_max)
         hamming = torch.hamming_window(self.window_samples, periodic=False, dtype=torch.float64, device="cpu")
         scaled = hamming / hamming.square().sum().sqrt()
         self.register_buffer("window", scaled.float(), persistent=False)
@@ -196,7 +196,7 @@ def _whole_samples(seconds: Fraction | float, sample_rate: int) -> int:
     return whole
 
 
-def _mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
+def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
     """(n_fft / 2 + 1, n_mels) Slaney triangles of equal area, on the CPU whatever the default device."""
     if not 0 <= f_min < f_max <= sample_rate / 2:
         raise ValueError(
