@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,44 +165,62 @@ def finding(study: Study, found: PaperTable) -> Finding:
     sure = [
         f"The rows are fixed: nothing was proposed, stopped early or selected. The test split was {split}."
     ]
+    if everywhere := differs_everywhere(found):
+        sure.insert(0, f"Ours differs from the paper's in every row: {', '.join(everywhere)}.")
     if lost := {state: sum(one.lost.get(state, 0) for one in found.run) for state in LOST}:
         text = ", ".join(f"{count} {LOST[state]}" for state, count in lost.items() if count)
         sure += [f"Runs not in the means: {text}."] if text else []
     return Finding(status, headline, meaning, tuple(sure))
 
 
+def differs_everywhere(found: PaperTable) -> tuple[str, ...]:
+    """In what every row that runs differs from the paper's."""
+    return tuple(
+        reason
+        for reason in (found.run[0].row["unlike"] if found.run else ())
+        if all(reason in one.row["unlike"] for one in found.run)
+    )
+
+
+def _label(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
+    """ "#3 csem AST, jssed test scene accuracy": the row, and of corpus and metric what the table varies."""
+    others = list(rows)
+    on = units.scale(_column(row))
+    name = str(row["row"]) if str(row["row"]).startswith("#") else f"#{row['line']} {row['row']}"
+    corpus = str(row["corpus"]) if len({other["corpus"] for other in others}) > 1 else ""
+    metric = f"{on.split} {on.label}" if len({_column(other) for other in others}) > 1 else ""
+    return ", ".join(filter(None, [name, " ".join(filter(None, [corpus, metric]))]))
+
+
+def _verdict(one: Beside, everywhere: tuple[str, ...]) -> str:
+    """The verdict without the reasons that hold for every row, which are said once."""
+    if not one.row["unlike"] or not one.verdict:
+        return one.verdict or "running"
+    own = [reason for reason in one.row["unlike"] if reason not in everywhere]
+    return NOT_COMPARABLE + ", ".join(own) if own else NOT_COMPARABLE.rstrip(": ")
+
+
 def beside_table(found: PaperTable) -> Table:
     """One line a row that was run."""
-    several = len({_column(one.row) for one in found.run}) > 1
+    everywhere, shown = differs_everywhere(found), [one.row for one in found.run]
     rows = []
     for one in found.run:
         on = units.scale(_column(one.row))
-        name = f"{one.row['row']}" + (f", {on.split} {on.label}" if several else "")
         difference = units.number(one.difference * on.factor, 1 if on.unit else 3, sign=True)
         span = units.interval(one.low, one.high, on)
         rows.append(
             (
-                str(one.row["line"]),
-                name if one.row["corpus"] in name else f"{name} ({one.row['corpus']})",
+                _label(one.row, shown),
                 printed(one.row),
                 mean_sd(one.ours.mean, one.ours.sd, on),
                 str(one.ours.n) + _missing(one.lost),
                 units.interval(one.ours.low, one.ours.high, on),
                 difference + (f" ({span})" if span != units.NONE else ""),
-                one.verdict or "running",
+                _verdict(one, everywhere),
             )
         )
-    columns = (
-        "#",
-        "row",
-        "paper ± largest deviation",
-        "ours ± sd",
-        "n",
-        "95 % interval",
-        "difference",
-        "verdict",
-    )
-    return Table(columns, tuple(rows), frozenset({0, 2, 3, 4, 5, 6}))
+    columns = ("row", "paper ± largest deviation", "ours ± sd", "n", "95 % interval", "difference", "verdict")
+    return Table(columns, tuple(rows), frozenset({1, 2, 3, 4, 5}))
 
 
 def _missing(lost: Mapping[str, int]) -> str:
@@ -212,22 +230,22 @@ def _missing(lost: Mapping[str, int]) -> str:
 def left_out(found: PaperTable) -> Table:
     """The rows that were not run, and why."""
     rows = [one.row for one in found.rows if one.row["trial"] is None]
-    lines = tuple((str(r["line"]), str(r["row"]), printed(r), str(r["why"])) for r in rows)
-    return Table(("#", "row", "paper", "not run"), lines, frozenset({0, 2}))
+    every = [one.row for one in found.rows]
+    lines = tuple((_label(row, every), printed(row), str(row["why"])) for row in rows)
+    return Table(("row", "paper", "not run"), lines, frozenset({1}))
 
 
 def pair_table(found: PaperTable) -> Table:
     """The rows against the baseline, seed by seed."""
-    several = len({_column(pair.row) for pair in found.pairs}) > 1
+    shown = [one.row for one in found.run]
     rows = []
     for pair in found.pairs:
         on, test = units.scale(_column(pair.row)), pair.comparison
         t = f"{units.number(test.t, 2)} ({test.df:g})" if math.isfinite(test.t) else units.NONE
         rows.append(
             (
-                str(pair.row["line"]),
-                f"{pair.row['row']}" + (f", {on.split} {on.label}" if several else ""),
-                f"#{pair.baseline['line']}, {pair.baseline['row']}",
+                _label(pair.row, shown),
+                _label(pair.baseline, [pair.baseline]),
                 units.number(test.difference * on.factor, 1 if on.unit else 3, sign=True),
                 units.interval(test.low, test.high, on),
                 t,
@@ -235,8 +253,8 @@ def pair_table(found: PaperTable) -> Table:
                 units.p_value(pair.p),
             )
         )
-    columns = ("#", "row", "against", "difference", "95 % interval", "t (df)", "p", "p after Holm")
-    return Table(columns, tuple(rows), frozenset({0, 3, 4, 5, 6, 7}))
+    columns = ("row", "against", "difference", "95 % interval", "t (df)", "p", "p after Holm")
+    return Table(columns, tuple(rows), frozenset({2, 3, 4, 5, 6}))
 
 
 def write(study: Study) -> None:
@@ -311,7 +329,7 @@ def draw_panels(info: Panels, width: float) -> Figure:
         one.spines["left"].set_visible(False)
         for place, row in enumerate(panel.rows):
             _draw_row(one, place, row, on.factor)
-        names = [wrap(str(row.row["row"]), 30 if width >= WIDE else 16, 2) for row in panel.rows]
+        names = [wrap(_label(row.row, [row.row]), 30 if width >= WIDE else 16, 2) for row in panel.rows]
         one.set_yticks(range(len(names)), names)
         one.set_ylim(len(names) - 0.45, -0.55)
         one.margins(x=0.06)

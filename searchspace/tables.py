@@ -124,7 +124,7 @@ def plan(rows: Sequence[Published], pins: Mapping[str, Any], here: Here) -> Plan
             planned.append(Row(row, None, why))
             continue
         trial = _configuration(configurations, row, values, source)
-        unlike = [*unlike, *_altered(row, values, source, pins, here), *_unlike(row, values, here)]
+        unlike = [*_unlike(row, values, here), *unlike, *_altered(row, values, source, pins, here)]
         planned.append(Row(row, trial, "", tuple(unlike)))
     if not configurations:
         reasons = "; ".join(dict.fromkeys(row.why for row in planned))
