@@ -26,6 +26,7 @@ from reports.rank import (
     Comparison,
     Summary,
     compare,
+    differing,
     holm,
     judge,
     summarise,
@@ -129,7 +130,8 @@ def _pairs(about: Mapping[str, Any], done: pd.DataFrame) -> tuple[Pair, ...]:
     for row in running:
         alike = [base for base in bases if backbones.get(base["trial"]) == backbones.get(row["trial"])]
         base = (alike or bases)[0]
-        if base["trial"] != row["trial"]:
+        told = any(one["trial"] == row["trial"] and _column(one) == _column(row) for one, _, _ in found)
+        if base["trial"] != row["trial"] and not told:  # two rows of one training are one comparison
             found.append((row, base, _paired(done, row["trial"], base["trial"], _column(row))))
     corrected = holm([comparison.p for _, _, comparison in found])
     return tuple(Pair(row, base, comparison, p) for (row, base, comparison), p in zip(found, corrected))
@@ -214,17 +216,34 @@ def beside_table(found: PaperTable) -> Table:
                 printed(one.row),
                 mean_sd(one.ours.mean, one.ours.sd, on),
                 str(one.ours.n) + _missing(one.lost),
-                units.interval(one.ours.low, one.ours.high, on),
-                difference + (f" ({span})" if span != units.NONE else ""),
                 _verdict(one, everywhere),
+                difference + (f" ({span})" if span != units.NONE else ""),
+                units.interval(one.ours.low, one.ours.high, on),
             )
         )
-    columns = ("row", "paper ± largest deviation", "ours ± sd", "n", "95 % interval", "difference", "verdict")
-    return Table(columns, tuple(rows), frozenset({1, 2, 3, 4, 5}))
+    columns = ("row", "paper ±", "ours ± sd", "n", "verdict", "difference", "ours, 95 % interval")
+    return Table(columns, tuple(rows), frozenset({1, 2, 3, 5, 6}))
 
 
 def _missing(lost: Mapping[str, int]) -> str:
     return f" ({', '.join(f'{n} {LOST.get(s, s.lower())}' for s, n in lost.items())})" if lost else ""
+
+
+def knob_table(study: Study, found: PaperTable) -> Table:
+    """The knobs that set the rows' configurations apart, as far as they have begun."""
+    runs = study.runs[study.runs["phase"] == "table"].drop_duplicates("trial")
+    columns = [str(name) for name in runs.columns if str(name).startswith("config.")]
+    knobs = {
+        int(row["trial"]): {name.removeprefix("config."): row[name] for name in columns}
+        for row in runs.to_dict("records")
+    }
+    names = differing(list(knobs.values()))
+    rows = {one.row["trial"]: one.row for one in reversed(found.run) if one.row["trial"] in knobs}
+    lines = tuple(
+        (_label(row, [row]), *(units.short_knob(knobs[trial][name]) for name in names))
+        for trial, row in sorted(rows.items())
+    )
+    return Table(("row", *names), lines if names else (), frozenset(range(1, len(names) + 1)))
 
 
 def left_out(found: PaperTable) -> Table:

@@ -107,8 +107,11 @@ def _lines(text: str, there: Sequence[int]) -> list[int]:
 def plan(rows: Sequence[Published], pins: Mapping[str, Any], here: Here) -> Plan:
     """What to train for `rows`. `pins` set knobs the rows leave open; rows they contradict are not run.
 
-    Raises ValueError when no row is left, with the reasons.
+    Raises ValueError when no row is left, with the reasons, and for a choice of values where rows have none.
     """
+    for name, pin in pins.items():
+        if isinstance(pin, tuple) and not all(name in row.values for row in rows if row.trainable):
+            raise ValueError(f"--set {name}={','.join(map(str, pin))}: with --table one value, for its rows")
     planned: list[Row] = []
     configurations: list[Configuration] = []
     for row in rows:

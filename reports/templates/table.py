@@ -41,6 +41,11 @@ display(
 )
 
 # %%
+apart = paper_table.knob_table(study, found)
+if apart.rows:
+    display(markup.paragraph("What sets them apart:"), markup.table(apart))
+
+# %%
 others = paper_table.left_out(found)
 if others.rows:
     display(markup.paragraph(f"{units.plural(len(others.rows), 'row')} not run:"), markup.table(others))

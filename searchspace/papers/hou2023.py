@@ -268,7 +268,7 @@ def _best_on_test() -> list[Published]:
     """§V-C: the best weights of Tables VII and VIII on the test split."""
     return [
         row_of(
-            f"{table}, text",
+            f"{table} (text)",
             number,
             f"#{number} {backbone}, pretrained",
             acc,
