@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mode
 from typing import Annotated, Any, NamedTuple
 
 import optuna
@@ -127,7 +128,8 @@ class Request:
         if self.table is None:
             usual = Budget(trials=16, epochs=9, confirm=3, seeds=3)
         else:
-            usual = Budget(trials=0, epochs=max(row.epochs for row in self.printed()), confirm=0, seeds=10)
+            printed = [row.epochs for row in self.printed() if row.epochs]
+            usual = Budget(trials=0, epochs=mode(printed or [1]), confirm=0, seeds=10)
         for name in ("trials", "epochs", "seeds"):
             if (asked := getattr(self, name)) is not None and asked < 1:
                 raise ValueError(f"--{name} {asked}: expected at least 1")
