@@ -132,15 +132,18 @@ def _pairs(about: Mapping[str, Any], done: pd.DataFrame) -> tuple[Pair, ...]:
         base = (alike or bases)[0]
         told = any(one["trial"] == row["trial"] and _column(one) == _column(row) for one, _, _ in found)
         if base["trial"] != row["trial"] and not told:  # two rows of one training are one comparison
-            found.append((row, base, _paired(done, row["trial"], base["trial"], _column(row))))
+            found.append((row, base, _tested(done, row["trial"], base["trial"], _column(row))))
     corrected = holm([comparison.p for _, _, comparison in found])
     return tuple(Pair(row, base, comparison, p) for (row, base, comparison), p in zip(found, corrected))
 
 
-def _paired(done: pd.DataFrame, trial: int, base: int, column: str) -> Comparison:
-    """A paired t-test over the repeats that both finished with the same seed."""
+def _tested(done: pd.DataFrame, trial: int, base: int, column: str) -> Comparison:
+    """A paired t-test over the repeats that both finished with the same seed; of runs that share no two
+    seeds, Student's."""
     mine, theirs = _figures(done, trial, column), _figures(done, base, column)
     both = sorted(mine.keys() & theirs.keys())
+    if len(both) < 2:
+        return compare(list(mine.values()), list(theirs.values()), "pooled")
     return compare([mine[key] for key in both], [theirs[key] for key in both], "paired")
 
 

@@ -52,7 +52,8 @@ if others.rows:
 
 # %% [markdown]
 # ## Rows against each other
-# Repeats of the same seed are paired; p-values of the paired t-test, corrected after Holm over all rows.
+# Repeats of the same seed are paired; p-values of the paired t-test (Student's, were there no two seeds in
+# common), corrected after Holm over all rows.
 
 # %%
 display(markup.table(paper_table.pair_table(found), empty="There is only one configuration."))
