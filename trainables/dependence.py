@@ -62,7 +62,9 @@ def nearest_neighbours(x: np.ndarray, y: np.ndarray, neighbours: int = NEIGHBOUR
 
 def exact_values(x: np.ndarray, y: np.ndarray) -> float:
     """Plug-in mutual information of two (N,) samples in nats, every distinct value a symbol."""
-    return float(mutual_info_score(np.unique(x, return_inverse=True)[1], np.unique(y, return_inverse=True)[1]))
+    return float(
+        mutual_info_score(np.unique(x, return_inverse=True)[1], np.unique(y, return_inverse=True)[1])
+    )
 
 
 def dependence(scene: np.ndarray, event: np.ndarray, *, seed: int = 0) -> list[dict[str, Any]]:
