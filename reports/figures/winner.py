@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from reports import units
 from reports.collect import Study
-from reports.drawing import BLUE, GREY, INK, RULE, SKY, WIDE, bare, canvas, grid, longest_line, wrap
+from reports.drawing import BLUE, GREY, RULE, SKY, WIDE, bare, canvas, grid, wrap
+from reports.figures import matrix
 
 
 class Confusion(NamedTuple):
@@ -33,72 +34,45 @@ def confusion(study: Study, trial: int | None) -> Confusion:
     results = [result.confusion for (t, _), result in sorted(study.tests.items()) if t == trial]
     if not results:
         return Confusion(study.scenes, (), (), 0, "No confirmed run has been scored on the test split yet.")
-    total = np.sum(results, axis=0)
+    return from_counts(study.scenes, np.sum(results, axis=0), len(results))
+
+
+def from_counts(scenes: Sequence[str], total: np.ndarray, runs: int) -> Confusion:
+    """The confusion of `total` (S, S) counts, rows = truth, that `runs` runs made."""
     sums = total.sum(axis=1, keepdims=True)
     shares = np.divide(total, sums, out=np.full(total.shape, math.nan), where=sums > 0)
     return Confusion(
-        study.scenes,
+        tuple(scenes),
         tuple(tuple(int(n) for n in row) for row in total),
         tuple(tuple(float(x) for x in row) for row in shares),
-        len(results),
+        runs,
         "",
     )
 
 
 def draw_confusion(info: Confusion, width: float) -> Figure:
-    wide, size = width >= WIDE, len(info.scenes)
+    wide = width >= WIDE
     rows = [
         f"{wrap(name, 20 if wide else 14)}  ({sum(counts):,})"
         for name, counts in zip(info.scenes, info.counts)
     ]
-    across = (width - 0.085 * longest_line(rows) - 0.3) / max(size, 1)  # a cell's width in inches
-    flat = [wrap(name, max(1, int(across / 0.085))) for name in info.scenes]
-    level = all("\n" not in label or across > 0.9 for label in flat)
-    columns = flat if level else _upright(info.scenes, most=max(1, int(across / 0.15)))
-    tall = max(label.count("\n") + 1 for label in ([*rows] if level else [*rows, *columns]))
-    cell = max(0.17 * tall, min(0.55, across), 0.24)
-    above = 0.15 * max(label.count("\n") + 1 for label in columns) if level else 0.085 * longest_line(columns)
-    figure = canvas(width, cell * size + above + 0.55)
-    axes = figure.add_subplot()
-    shares = np.asarray(info.shares)
-    axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    bare(axes)
-    axes.tick_params(length=0)
-    axes.set_xticks(range(size), columns, rotation=0 if level else 90)
-    axes.xaxis.tick_top()
-    axes.set_yticks(range(size), rows)
-    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.2)
-    axes.tick_params(which="minor", length=0, top=False)
-    axes.set_xlabel("predicted scene")
-    axes.xaxis.set_label_position("top")
-    axes.set_ylabel("true scene (clips)")
-    _write_cells(axes, info, both=wide and size <= 15)
-    return figure
+    shares = np.nan_to_num(np.asarray(info.shares))
+    sheet = matrix.sheet(width, rows, info.scenes, shares, cmap="Blues", vmin=0, vmax=1)
+    sheet.axes.set_xlabel("predicted scene")
+    sheet.axes.set_ylabel("true scene (clips)")
+    _write_shares(sheet.axes, info, both=wide and len(info.scenes) <= 15)
+    return sheet.figure
 
 
-def _upright(names: Sequence[str], most: int) -> list[str]:
-    """Labels to be turned upright, in as few characters a line as `most` lines beside each other allow."""
-    for characters in range(14, 60, 2):
-        labels = [wrap(name, characters) for name in names]
-        if all(label.count("\n") < most and "…" not in label for label in labels):
-            return labels
-    return [wrap(name, 60, most) for name in names]
-
-
-def _write_cells(axes: Axes, info: Confusion, *, both: bool) -> None:
+def _write_shares(axes: Axes, info: Confusion, *, both: bool) -> None:
     """The share in per cent, under it the count where there is room; empty cells stay empty."""
     if len(info.scenes) > 25:
         return
     for y, (counts, shares) in enumerate(zip(info.counts, info.shares)):
         for x, (count, share) in enumerate(zip(counts, shares)):
-            if not count:
-                continue
-            colour = "white" if share > 0.55 else INK
-            text = f"{100 * share:.0f}" + (f"\n{count:,}" if both else "")
-            weight = "bold" if x == y else "normal"
-            axes.text(x, y, text, color=colour, ha="center", va="center", fontsize=7, fontweight=weight)
+            if count:
+                text = f"{100 * share:.0f}" + (f"\n{count:,}" if both else "")
+                matrix.write(axes, y, x, text, share, fontweight="bold" if x == y else "normal")
 
 
 class EventPrecision(NamedTuple):
