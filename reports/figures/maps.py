@@ -56,7 +56,7 @@ def draw_clip_map(info: ClipMap, width: float) -> Figure:
     used = [s for s in range(len(info.scenes)) if (truth == s).any()]
     columns = 5 if wide else 2
     legend = 0.2 * -(-len(used) // columns) + 0.1
-    page = (width - 0.04, width * (0.62 if wide else 1.0))
+    page = _page(places, width)
     figure = canvas(width, page[1] + legend)
     axes, inches = _ground(figure, places, page, legend)
     size = 4.2 if len(info.points) < 1000 else 3.0
@@ -127,7 +127,7 @@ def draw_label_map(info: LabelMap, width: float) -> Figure:
     """Scenes are large marks with bold names, events small ones in the colour of their strongest scene."""
     wide = width >= WIDE
     places = np.asarray([p[1:3] for p in (*info.scenes, *info.events)])
-    page = (width - 0.04, width * (0.75 if wide else 1.15))
+    page = _page(places, width)
     figure = canvas(width, page[1])
     axes, inches = _ground(figure, places, page, 0.0)
     few = info.named if wide else min(info.named, 16)
@@ -142,9 +142,10 @@ def draw_label_map(info: LabelMap, width: float) -> Figure:
     named = [*info.scenes, *info.events[:few]]
     names = [wrap(str(p[0]), 18, 2) for p in named]
     sizes = [8.5 if wide else 7.5] * len(info.scenes) + [6.8 if wide else 6.2] * few
+    gaps = [0.11] * len(info.scenes) + [0.06] * few
     at = [_inches(inches, float(p[1]), float(p[2])) for p in named]
     dots = np.asarray([_inches(inches, x, y) for x, y in places])
-    for number, box in enumerate(naming.place(at, names, sizes, page, dots)):
+    for number, box in enumerate(naming.place(at, names, sizes, page, dots, gaps)):
         if box:
             weight = "bold" if number < len(info.scenes) else "normal"
             _say(axes, inches, box, names[number], at[number], sizes[number], weight)
@@ -154,6 +155,14 @@ def draw_label_map(info: LabelMap, width: float) -> Figure:
 def mark(scene: int) -> tuple[str, str]:
     """A scene's colour and shape."""
     return COLOURS[scene % len(COLOURS)], SHAPES[scene % len(SHAPES)]
+
+
+def _page(places: np.ndarray, width: float) -> tuple[float, float]:
+    """A map's size in inches: as flat as what is on it, within limits."""
+    across, up = np.ptp(places, axis=0)
+    flat = float(up / across) if across > 0 else 1.0
+    least, most = (0.5, 0.8) if width >= WIDE else (0.7, 1.15)
+    return width - 0.04, width * min(max(flat, least), most)
 
 
 class _Scale(NamedTuple):
@@ -169,6 +178,7 @@ def _ground(
 ) -> tuple[Axes, _Scale]:
     """Axes over the whole page but `below` inches, one unit of the map being as long both ways."""
     width, height = page[0] + 0.04, page[1] + below
+    figure.set_layout_engine("none")
     axes = figure.add_axes((0.02 / width, below / height, page[0] / width, (page[1] - 0.02) / height))
     low, high = places.min(axis=0), places.max(axis=0)
     room = (page[0] - 0.5, page[1] - 0.5)

@@ -30,11 +30,13 @@ def sheet(
     values: np.ndarray,
     *,
     lines: int = 1,
+    tallest: float = 0.55,
     **image: Any,
 ) -> Sheet:
     """`values` (R, C) as colours, columns named above; `rows` are wrapped already, `columns` are not.
 
-    lines  how many lines of text a cell has to hold; **image goes to `imshow`. Cells that are not finite are
+    lines  how many lines of text a cell has to hold, tallest  a cell's height in inches unless its name takes
+    more; **image goes to `imshow`. Cells that are not finite are
     left white with a dash.
     """
     size = len(columns)
@@ -43,7 +45,7 @@ def sheet(
     level = all("\n" not in label or across > 0.9 for label in flat)
     named = flat if level else upright(columns, most=max(1, int(across / 0.15)))
     tall = max((label.count("\n") + 1 for label in [*rows, *([] if level else named)]), default=1)
-    cell = max(0.17 * tall, 0.13 * lines + 0.1, min(0.55, across) if lines == 1 else 0.0, 0.24)
+    cell = max(0.17 * tall, 0.13 * lines + 0.1, min(tallest, across) if lines == 1 else 0.0, 0.24)
     above = 0.15 * max(label.count("\n") + 1 for label in named) if level else LETTER * longest_line(named)
     figure = canvas(width, cell * len(rows) + above + 0.55)
     axes = figure.add_subplot()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 LETTER, LINE = 0.62, 1.25  # a letter's width and a line's height, in type sizes
-RINGS = (0.07, 0.16, 0.28, 0.42)  # inches from the point to its name
+RINGS = (0.0, 0.1, 0.22, 0.36)  # inches from a mark's edge to its name
 DIRECTIONS = tuple((math.cos(a), math.sin(a)) for a in np.arange(8) * math.pi / 4)
 
 
@@ -33,21 +33,23 @@ def place(
     sizes: Sequence[float],
     page: tuple[float, float],
     points: np.ndarray,
+    gaps: Sequence[float] = (),
     *,
     centred: bool = False,
 ) -> list[Box | None]:
     """A box for each name (`sizes` in points) on a page (inches), near its anchor, over as few `points`
-    (N, 2) as possible; None where every place near it is taken.
+    (N, 2) as possible; None where every place near it is taken. `gaps`: inches from an anchor to its mark's
+    edge, 0 by default.
 
     centred  the anchor itself is the first choice: for names of clouds
     """
     taken: list[Box] = []
     found: list[Box | None] = []
-    for anchor, name, size in zip(anchors, names, sizes):
+    for anchor, name, size, gap in zip(anchors, names, sizes, gaps or [0.0] * len(names)):
         lines = name.split("\n")
         extent = (max(map(len, lines)) * size * LETTER / 72, len(lines) * size * LINE / 72)
         best, least = None, math.inf
-        for cost, box in _candidates(anchor, extent, centred):
+        for cost, box in _candidates(anchor, extent, gap, centred):
             if box.left < 0 or box.bottom < 0 or box.right > page[0] or box.top > page[1]:
                 continue
             if any(_touch(box, other) for other in taken):
@@ -62,14 +64,14 @@ def place(
 
 
 def _candidates(
-    anchor: tuple[float, float], extent: tuple[float, float], centred: bool
+    anchor: tuple[float, float], extent: tuple[float, float], gap: float, centred: bool
 ) -> list[tuple[float, Box]]:
     x, y = anchor
     width, height = extent
     boxes = [(0.0, _around(x, y, width, height, far=False))] if centred else []
     for number, ring in enumerate(RINGS):
         for dx, dy in DIRECTIONS:
-            at = (x + dx * (ring + width / 2), y + dy * (ring + height / 2))
+            at = (x + dx * (gap + ring + width / 2), y + dy * (gap + ring + height / 2))
             boxes.append((3.0 * number + 0.5 * (dx < 0), _around(*at, width, height, far=number > 0)))
     return boxes
 

@@ -131,7 +131,9 @@ def draw_scene_differences(info: SceneDifferences, width: float) -> Figure:
     wide = width >= WIDE
     values = np.asarray(info.matrix)
     top = float(np.nanmax(values)) or 1.0
-    rows = [f"{wrap(name, 18 if wide else 12)}  ({n:,})" for name, n in zip(info.scenes, info.clips)]
+    rows = [wrap(name, 18 if wide else 12) for name in info.scenes]
+    if wide:
+        rows = [f"{row}  ({n:,})" for row, n in zip(rows, info.clips)]
     found = matrix.sheet(
         width, rows, info.scenes, values, lines=3 if wide else 1, cmap="Blues", vmin=0, vmax=top
     )
@@ -145,7 +147,7 @@ def draw_scene_differences(info: SceneDifferences, width: float) -> Figure:
             matrix.write(found.axes, pair.second, pair.first, said, depth, fontsize=7 if wide else 6)
         if names:
             event = wrap(info.events[pair.event], letters, 3)
-            matrix.write(found.axes, pair.first, pair.second, event, depth, fontsize=6)
+            matrix.write(found.axes, pair.first, pair.second, event, depth, fontsize=6.5)
     return found.figure
 
 
@@ -166,7 +168,8 @@ class EventDifference(NamedTuple):
 def event_differences(
     analysis: Analysis, events: Sequence[str] = (), most: int = 2
 ) -> tuple[EventDifference, ...]:
-    """Those of the events named; by default of the `most` events with the largest difference of two scenes.
+    """Those of the events named; by default of `most` events, those with the largest difference of two scenes
+    of which no two are largest between the same two.
 
     Raises ValueError for an event that is not one of the model's.
     """
@@ -179,9 +182,17 @@ def event_differences(
     means, clips = found
     if (clips > 0).sum() < 2:
         return ()
-    spread = np.nanmax(means, axis=0) - np.nanmin(means, axis=0)
-    chosen = [analysis.events.index(name) for name in events] or [int(e) for e in np.argsort(-spread)[:most]]
+    chosen = [analysis.events.index(name) for name in events] or _telling(means, most)
     return tuple(_event_difference(analysis, means[:, e], clips, e) for e in chosen)
+
+
+def _telling(means: np.ndarray, most: int) -> list[int]:
+    """The events with the largest difference of two scenes, each of two other scenes."""
+    best = {}
+    for event in np.argsort(np.nanmin(means, axis=0) - np.nanmax(means, axis=0), kind="stable"):
+        scenes = (int(np.nanargmax(means[:, event])), int(np.nanargmin(means[:, event])))
+        best.setdefault(scenes, int(event))
+    return list(best.values())[:most]
 
 
 def _event_difference(analysis: Analysis, mean: np.ndarray, clips: np.ndarray, event: int) -> EventDifference:
@@ -262,7 +273,7 @@ def draw_coupling(info: Coupling, width: float) -> Figure:
     values = np.asarray(info.matrix)
     top = float(np.abs(values).max()) or 1.0
     rows = [wrap(name, 28 if wide else 14, 2) for name in info.events]
-    found = matrix.sheet(width, rows, info.scenes, values, cmap="RdBu_r", vmin=-top, vmax=top)
+    found = matrix.sheet(width, rows, info.scenes, values, tallest=0.3, cmap="RdBu_r", vmin=-top, vmax=top)
     decimals = 0 if top >= 20 else 1 if top >= 2 else 2
     if found.cell > 0.3:
         for (row, column), value in np.ndenumerate(values):
