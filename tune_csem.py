@@ -45,6 +45,7 @@ from searchspace.study import (
     without_password,
 )
 from trainables import names
+from trainables.analyse import analyse_winner
 from trainables.contract import AudioFormat
 from trainables.export import export_best, keep_checkpoints
 from trainables.progress import Progress
@@ -129,7 +130,8 @@ def main() -> int:
 def search(study: Path, request: Request) -> int:
     # The data, decoded once here so that the trials find it ready
     cache = None if request.stream else default_cache()
-    index = open_source(request.data or synthetic.ensure(default_cache()), cache=cache).index
+    source = open_source(request.data or synthetic.ensure(default_cache()), cache=cache)
+    index = source.index
     refuse_unfit(index, request, record.read(study))
 
     # The machines, how many trials they hold at once, and the space to search on them
@@ -179,6 +181,8 @@ def search(study: Path, request: Request) -> int:
 
     # The winner, the report
     model = export_best(study, request.family, index)
+    if model:
+        print(analyse_winner(model, source))
     record.write(study, about | {"status": "complete", "finished": now()})
     page = reports.build(study)
     print(summary(collect.load(study)))

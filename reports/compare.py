@@ -251,9 +251,7 @@ def _of_study(study: collect.Study, metric: str, trial: int | None) -> Runs:
     ranking = findings.ranked(study)
     if trial is None:
         if ranking.best is None:
-            raise CompareError(
-                f"{study.folder}: no configuration is confirmed, so there are no runs to compare"
-            )
+            raise CompareError(f"{study.folder}: no configuration is confirmed, there is nothing to compare")
         trial = ranking.best.trial
     runs = study.runs[(study.runs["phase"] == "confirm") & (study.runs["trial"] == trial)]
     runs = usable(runs, study.epochs)
@@ -267,11 +265,11 @@ def _of_study(study: collect.Study, metric: str, trial: int | None) -> Runs:
         raise _NoSuchMetric(f"{study.folder}: its confirmed runs of trial {trial} have no {metric!r}")
     seeds = tuple(int(seed) for seed in runs["seed"])
     data = str(study.record["data"].get("checksum", ""))
-    name = f"{collect_name(study)} trial {trial}"
+    name = f"{_name(study)} trial {trial}"
     return Runs(name, metric, tuple(values), seeds, data, study.epochs)
 
 
-def collect_name(study: collect.Study) -> str:
+def _name(study: collect.Study) -> str:
     return " ".join(str(study.record["name"]).split())
 
 

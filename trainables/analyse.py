@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from datasets.batch import Batch
 from datasets.shards import Index
-from datasets.source import StreamSource
+from datasets.source import Source, StreamSource
 from searchspace.record import provenance
 from trainables.dependence import dependence
 from trainables.metrics import PRESENT, Scores
@@ -116,6 +116,7 @@ def analyse(
         raise ValueError(f"{index.root}: split {split!r} has no clips")
     trained = open_trained(folder, index)
     rows = run_over(trained.model.to(_device()), batches)
+    _refuse_diverged(folder, rows)
     arrays, found = numbers(trained.model.cpu(), rows, seed=seed, distance=distance)
     metrics = {f"{split}/{name}": value for name, value in rows.scores.compute().items() if value == value}
     analysed_with = provenance(Path(__file__).resolve().parents[1])
@@ -131,6 +132,16 @@ def analyse(
         "metrics": metrics,
     }
     return _write(Path(out) if out else Path(folder) / "analysis", split, arrays, about | found)
+
+
+def analyse_winner(best: Path, source: Source) -> str:
+    """Analyse a study's best model on validation, for its report. What was found or why nothing was: an
+    analysis that fails is one line, the study is finished all the same."""
+    try:
+        batches = source.eval_batches("val", BATCH, device=_device())
+        return said(analyse(best, source.index, "val", batches)).split("\n")[0]
+    except (ValueError, OSError, RuntimeError) as error:
+        return f"warning: the best model could not be analysed: {error}"
 
 
 def said(written: Path) -> str:
@@ -212,6 +223,15 @@ def numbers(
             both = np.concatenate([arrays["scene_weight"], arrays["event_weight"]])
             arrays["label_map"], _, maps["labels"] = tsne(both, seed=seed, distance=distance)
     return arrays, {"coupled": rows.coupled, "dependence": table, "maps": maps, "left_out": left_out}
+
+
+def _refuse_diverged(folder: Path, rows: Rows) -> None:
+    """Raises ValueError if an answer is not a number."""
+    for name in ("scene_logits", "event_logits", "scene_embedding", "event_embedding"):
+        values = getattr(rows, name)
+        if values is not None and not (finite := np.isfinite(values).all(1)).all():
+            clips = f"{(~finite).sum()} of {len(finite)} clips"
+            raise ValueError(f"{folder}: {name} is not finite for {clips}; the training diverged")
 
 
 def event_share(rows: Rows) -> np.ndarray:

@@ -188,7 +188,7 @@ def event_differences(
 
 def _telling(means: np.ndarray, most: int) -> list[int]:
     """The events with the largest difference of two scenes, each of two other scenes."""
-    best = {}
+    best: dict[tuple[int, int], int] = {}
     for event in np.argsort(np.nanmin(means, axis=0) - np.nanmax(means, axis=0), kind="stable"):
         scenes = (int(np.nanargmax(means[:, event])), int(np.nanargmin(means[:, event])))
         best.setdefault(scenes, int(event))
