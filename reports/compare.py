@@ -6,8 +6,8 @@
     python -m reports.compare ours.txt theirs.txt                files of numbers
 
 One sentence says what was found. Runs that share their seeds are compared pair by pair, others by Welch's
-t-test; --test asks for another. The rank test beside it needs no bell curve. Search runs are single numbers,
-chosen for being high, and are never compared.
+t-test; --test asks for another. The rank test beside Welch's needs no bell curve. Search runs are single
+numbers, chosen for being high, and are never compared.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Runs(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What comparing `first` with `second` gave; `rank_p` is the Mann-Whitney test's, NaN with few runs."""
+    """What comparing `first` with `second` gave; `rank_p` is the Mann-Whitney test's, NaN with few runs or
+    pairs."""
 
     first: Runs
     second: Runs
@@ -116,13 +117,13 @@ def outcome(a: Runs, b: Runs, test: str = "auto") -> Outcome:
     if test == "auto":
         test = "paired" if whole else "welch"
     first, second = list(a.values), list(b.values)
-    if test == "paired":
-        if not whole:
-            raise CompareError(
-                f"{a.name} and {b.name} do not have the same seeds, so there are no pairs to test"
-            )
+    if whole:
         first, second = ([one.values[one.seeds.index(seed)] for seed in shared] for one in (a, b))
-    rank_p = mann_whitney(first, second) if min(len(first), len(second)) >= LEAST_RANKED else math.nan
+    in_order = not a.seeds and not b.seeds and len(first) == len(second)  # files: line by line
+    if test == "paired" and not (whole or in_order):
+        raise CompareError(f"{a.name} and {b.name} do not share their seeds: there are no pairs to test")
+    ranked = test != "paired" and min(len(first), len(second)) >= LEAST_RANKED
+    rank_p = mann_whitney(first, second) if ranked else math.nan
     if test == "mann-whitney":
         if math.isnan(rank_p):
             raise CompareError(f"the Mann-Whitney test needs {LEAST_RANKED} runs a side to say anything")
