@@ -184,10 +184,10 @@ def _side(one: Runs, summary: Summary, on: units.Scale) -> str:
 
 def _how(result: Outcome, on: units.Scale) -> str:
     found = result.found
-    if not math.isfinite(found.p):
-        return NAMES[result.test]
     if result.test == "mann-whitney":
         return f"{NAMES[result.test]}, two-sided: p = {p_value(found.p)}"
+    if not math.isfinite(found.t):  # no spread at all
+        return NAMES[result.test]
     df = f"{found.df:.0f}" if found.df == round(found.df) else f"{found.df:.1f}"
     text = f"{NAMES[result.test]}, two-sided: t({df}) = {units.number(found.t, 2)}, p = {p_value(found.p)}"
     if math.isfinite(found.low):

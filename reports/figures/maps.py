@@ -13,7 +13,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.analysis import Analysis
-from reports.drawing import BLUE, GREEN, GREY, INK, ORANGE, PALE, RULE, SKY, VERMILLION, WIDE, canvas, wrap
+from reports.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    RULE,
+    SKY,
+    VERMILLION,
+    WIDE,
+    canvas,
+    longest_line,
+    wrap,
+)
 from reports.figures import naming
 from reports.figures.relations import strongest
 
@@ -54,8 +68,9 @@ def draw_clip_map(info: ClipMap, width: float) -> Figure:
     truth = np.asarray([point[2] for point in info.points])
     right = np.asarray([point[3] for point in info.points])
     used = [s for s in range(len(info.scenes)) if (truth == s).any()]
-    columns = 5 if wide else 2
-    legend = 0.2 * -(-len(used) // columns) + 0.1
+    titles = [wrap(info.scenes[s], 24, 1) for s in used]
+    columns = max(1, int(width / (0.45 + 0.072 * longest_line(titles))))
+    legend = 0.165 * -(-len(used) // columns) + 0.08
     page = _page(places, width)
     figure = canvas(width, page[1] + legend)
     axes, inches = _ground(figure, places, page, legend)
@@ -78,7 +93,7 @@ def draw_clip_map(info: ClipMap, width: float) -> Figure:
     handles = [_handle(axes, s) for s in used]
     figure.legend(
         handles,
-        [wrap(info.scenes[s], 22 if wide else 20, 1) for s in used],
+        titles,
         loc="lower left",
         ncols=columns,
         frameon=False,

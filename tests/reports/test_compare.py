@@ -119,8 +119,8 @@ def test_configurations_of_studies_by_trial_number(
         "trial 4 is 20.00 points above csem on tut2018 trial 0 in test scene accuracy"
         in capsys.readouterr().out
     )
-    assert main([str(one), str(two), "--metric", "val/event_map"]) == 2
-    assert "have no 'val/event_map'" in capsys.readouterr().err
+    assert main([str(one), str(two), "--metric", "val/event_auc"]) == 2
+    assert "have no 'val/event_auc'" in capsys.readouterr().err
     found = compare_places(str(one), str(two))
     assert found.first.name == "csem on tut2018 trial 4" and found.second.name == "another trial 0"
     assert main([f"{one}:9", f"{one}:0"]) == 2
