@@ -139,7 +139,8 @@ def analyse_winner(best: Path, source: Source) -> str:
     analysis that fails is one line, the study is finished all the same."""
     try:
         batches = source.eval_batches("val", BATCH, device=_device())
-        return f"analysed the best model on {said(analyse(best, source.index, 'val', batches)).splitlines()[0]}"
+        found = said(analyse(best, source.index, "val", batches)).splitlines()[0]
+        return f"analysed the best model: {found}"
     except (ValueError, OSError, RuntimeError) as error:
         return f"warning: the best model could not be analysed: {error}"
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError
 from torch import nn
 
 from datasets.shards import Index
@@ -32,16 +33,21 @@ class Trained(NamedTuple):
 def open_trained(folder: str | Path, index: Index) -> Trained:
     """The model in `folder`, fit for the clips of `index`.
 
-    Raises ValueError in one line: no such folder, neither a run nor an exported model, no checkpoint kept,
-    other labels, another audio format or (for a run, which knows no label names) other data than `index`.
+    Raises ValueError in one line: no such folder, neither a run nor an exported model, no checkpoint kept, a
+    damaged one, other labels, another audio format or (for a run, which knows no label names) other data than
+    `index`.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; expected a study's best/ or one of its runs/")
-    if (folder / DESCRIPTION).is_file() and (folder / WEIGHTS).is_file():
-        return _exported(folder, index)
-    if (folder / "run.json").is_file():
-        return _run(folder, index)
+    try:
+        if (folder / DESCRIPTION).is_file() and (folder / WEIGHTS).is_file():
+            return _exported(folder, index)
+        if (folder / "run.json").is_file():
+            return _run(folder, index)
+    except (SafetensorError, RuntimeError, KeyError) as error:  # RuntimeError: tensors of another model
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(f"{folder}: its model cannot be loaded ({told})") from error
     if (folder / "study.json").is_file():
         raise ValueError(f"{folder} is a study: name its best/ or one of its runs/")
     raise ValueError(f"{folder}: neither a run (run.json) nor an exported model ({WEIGHTS}, {DESCRIPTION})")

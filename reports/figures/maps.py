@@ -146,11 +146,13 @@ def draw_label_map(info: LabelMap, width: float) -> Figure:
     figure = canvas(width, page[1])
     axes, inches = _ground(figure, places, page, 0.0)
     few = info.named if wide else min(info.named, 16)
-    for place, (_, x, y, scene) in reversed(list(enumerate(info.events))):
+    strongest_scene = np.asarray([event[3] for event in info.events])
+    first = np.arange(len(info.events)) < few
+    for scene in range(len(info.scenes)):
         colour, shape = mark(scene)
-        axes.plot(
-            x, y, shape, color=colour, ms=4 if place < few else 2.4, mew=0, alpha=1 if place < few else 0.55
-        )
+        for shown, size, opacity in ((~first, 2.4, 0.55), (first, 4.0, 1.0)):
+            some = places[len(info.scenes) :][shown & (strongest_scene == scene)]
+            axes.plot(*some.T, shape, color=colour, ms=size, mew=0, alpha=opacity, linestyle="none")
     for scene, (_, x, y) in enumerate(info.scenes):
         colour, shape = mark(scene)
         axes.plot(x, y, shape, color=colour, mec=INK, mew=1.1, ms=10, zorder=4)

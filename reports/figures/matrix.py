@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.drawing import GREY, INK, PALE, bare, canvas, longest_line, wrap
+from reports.drawing import INK, PALE, bare, canvas, longest_line, wrap
 
 LETTER = 0.085  # inches across a letter of a tick label
-HALO = 0.55  # share of the colour range from which writing turns white
+DEEP = 0.62  # share of the colour range from which writing turns white
 
 
 class Sheet(NamedTuple):
@@ -76,20 +76,6 @@ def upright(names: Sequence[str], most: int) -> list[str]:
 
 def write(axes: Axes, row: int, column: int, text: str, depth: float, **how: Any) -> None:
     """Text in a cell, white on a deep colour; `depth` is the cell's share of the colour range, 0 to 1."""
-    colour = "white" if depth > HALO else INK
+    colour = "white" if depth > DEEP else INK
     style: dict[str, Any] = {"color": colour, "ha": "center", "va": "center", "fontsize": 7}
     axes.text(column, row, text, **(style | how))
-
-
-def unit_below(axes: Axes, text: str) -> None:
-    """What the cells' figures are, under the matrix."""
-    axes.annotate(
-        text,
-        (0, 0),
-        xytext=(0, -6),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        va="top",
-        color=GREY,
-        fontsize=8,
-    )

@@ -130,18 +130,20 @@ def draw_scene_differences(info: SceneDifferences, width: float) -> Figure:
     """Lower triangle: the difference; upper: the event behind it, where cells are wide enough for a name."""
     wide = width >= WIDE
     values = np.asarray(info.matrix)
-    top = float(np.nanmax(values)) or 1.0
+    apart = [pair.difference for pair in info.pairs]
+    top = apart[0] or 1.0
+    pale = max(0.0, apart[-1] - 0.3 * (apart[0] - apart[-1]))  # all far apart: the shades still differ
     rows = [wrap(name, 18 if wide else 12) for name in info.scenes]
     if wide:
         rows = [f"{row}  ({n:,})" for row, n in zip(rows, info.clips)]
     found = matrix.sheet(
-        width, rows, info.scenes, values, lines=3 if wide else 1, cmap="Blues", vmin=0, vmax=top
+        width, rows, info.scenes, values, lines=3 if wide else 1, cmap="Blues", vmin=pale, vmax=top
     )
     letters = int(found.cell / 0.058)
     names = letters >= 6
     decimals = 2 if top < 10 else 1
     for pair in info.pairs:
-        depth = pair.difference / top
+        depth = (pair.difference - pale) / (top - pale) if top > pale else 0.0
         if found.cell > 0.2:
             said = units.number(pair.difference, decimals if wide else 1)
             matrix.write(found.axes, pair.second, pair.first, said, depth, fontsize=7 if wide else 6)
