@@ -33,7 +33,7 @@ import reports
 from datasets import synthetic
 from datasets.events import parse_events, with_events
 from datasets.shards import Index
-from datasets.source import default_cache, open_source
+from datasets.source import Source, default_cache, open_source
 from reports import collect, paper_table
 from reports.__main__ import summary
 from searchspace import record
@@ -51,6 +51,7 @@ from searchspace.study import (
     without_password,
 )
 from trainables import names
+from trainables.analyse import analyse_winner
 from trainables.contract import AudioFormat
 from trainables.export import export_best, keep_checkpoints, keep_first_seeds
 from trainables.progress import Progress
@@ -174,7 +175,8 @@ def main() -> int:
 def search(study: Path, request: Request) -> int:
     # The data, decoded once here so that the trials find it ready
     events, budget = request.events or "labels", request.budget()
-    index = shards(request, events)
+    source = opened(request, events)
+    index = source.index
     refuse_unfit(index, record.read(study), test=budget.confirm > 0)
 
     # The machines, how many trials they hold at once, and the space to search on them
@@ -211,6 +213,8 @@ def search(study: Path, request: Request) -> int:
 
     # The winner, the report
     model = export_best(study, request.family, index)
+    if model:
+        print(analyse_winner(model, source))
     record.write(study, about | {"status": "complete", "finished": now()})
     page = reports.build(study)
     print(summary(collect.load(study)))
@@ -222,7 +226,7 @@ def search(study: Path, request: Request) -> int:
 
 def rerun(study: Path, request: Request) -> int:
     # The rows that can be trained on these shards, and the machines
-    budget, index = request.budget(), shards(request, "labels")
+    budget, index = request.budget(), opened(request, "labels").index
     made = paper_tables.plan(request.printed(), request.pins(), here(request, index, budget.epochs))
     refuse_unfit(index, record.read(study), test=any(one.test for one in made.configurations))
     baseline = paper_tables.baseline_line(made, request.baseline)
@@ -268,10 +272,10 @@ def rerun(study: Path, request: Request) -> int:
     return 0 if (done.runs["state"] == "COMPLETE").any() else 1
 
 
-def shards(request: Request, events: str) -> Index:
+def opened(request: Request, events: str) -> Source:
     """The study's data, decoded once here so that the trials find it ready."""
     data = request.data or synthetic.ensure(default_cache())
-    return open_source(data, cache=None if request.stream else default_cache(), events=events).index
+    return open_source(data, cache=None if request.stream else default_cache(), events=events)
 
 
 def here(request: Request, index: Index, epochs: int) -> paper_tables.Here:

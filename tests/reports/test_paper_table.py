@@ -115,7 +115,9 @@ def test_verdicts(tmp_path: Path) -> None:
     assert board.rows[0][0] == "#1 row 1, test scene accuracy" and len(board.rows) == 7
     assert board.rows[4][5] == "0.0 (−1.0 to 1.0)"
     assert board.rows[-1][4] == "running"
-    assert paper_table.left_out(found).rows == (("#7 row 7, test scene accuracy", "79.00 ± 0.90", "an ensemble"),)
+    assert paper_table.left_out(found).rows == (
+        ("#7 row 7, test scene accuracy", "79.00 ± 0.90", "an ensemble"),
+    )
     said = paper_table.finding(study(tmp_path / "b", rows, {0: (71.5, 72.5, 72.0)}), found)
     assert said.headline == "Table III of Hou 2023: 1 reproduced, 1 better, 1 worse, 3 not comparable"
     assert said.status == "3 of 6 runs have ended. Everything below may change."
