@@ -2,6 +2,7 @@
 
     python tune_csem.py                                              the built-in corpus, on this machine
     python tune_csem.py --data SHARDS --trials 40 --epochs 27 --confirm 4 --seeds 5
+    python tune_csem.py --table VII --data SHARDS                    a table of the paper, row by row
     python tune_csem.py --study studies/NAME --resume                after Ctrl-C, a crash, a kill
 
 It joins the Ray cluster it is started on (RAY_ADDRESS, or one `ray start` made here) and starts one of its
@@ -16,10 +17,12 @@ import shlex
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from statistics import mode
+from typing import Annotated, Any, NamedTuple
 
 import optuna
 import ray
@@ -31,13 +34,15 @@ from datasets import synthetic
 from datasets.events import parse_events, with_events
 from datasets.mix import open_sources, resolved
 from datasets.shards import Index
-from datasets.source import default_cache
+from datasets.source import Source, default_cache
 from datasets.storage import shown
-from reports import collect
+from reports import collect, paper_table
 from reports.__main__ import summary
 from searchspace import record
+from searchspace import tables as paper_tables
 from searchspace.methods import PRUNERS, SAMPLERS, choose
 from searchspace.pins import parse_settings
+from searchspace.published import Published
 from searchspace.study import (
     Ledger,
     Proposals,
@@ -48,14 +53,25 @@ from searchspace.study import (
     without_password,
 )
 from trainables import names
+from trainables.analyse import analyse_winner
 from trainables.contract import AudioFormat
-from trainables.export import export_best, keep_checkpoints
+from trainables.export import export_best, keep_checkpoints, keep_first_seeds
 from trainables.progress import Progress
 from trainables.recipe import complete, parse_pins
 from trainables.registry import family
 from trainables.trial import Place, run_phase, trials_at_once
 
 PROJECT = Path(__file__).resolve().parent
+
+
+class Budget(NamedTuple):
+    """Configurations, epochs of each, how many are confirmed, seeds of each of those (or of a table's
+    rows)."""
+
+    trials: int
+    epochs: int
+    confirm: int
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -75,17 +91,24 @@ class Request:
     """Shard set to mix in and how many of its clips go into every batch: --mix shards/audioset:128."""
     events: str | None = None
     """Event labels: labels (the default), tags (a teacher's, soft), tags>0.1 (hard), labels@0.8 (made 80 %
-    right)."""
-    trials: int = 16
-    """Configurations to try."""
-    epochs: int = 9
-    """Full length of a training."""
-    confirm: int = 3
-    """How many of the best are trained again over fresh seeds and tested; 0 for none."""
-    seeds: int = 3
-    """Fresh seeds for each of those."""
+    right); with --table as the paper's by default."""
+    trials: int | None = None
+    """Configurations to try; 16 by default."""
+    epochs: int | None = None
+    """Full length of a training; 9 by default, with --table as many as the paper's."""
+    confirm: int | None = None
+    """How many of the best are trained again over fresh seeds and tested; 0 for none, 3 by default."""
+    seeds: int | None = None
+    """Fresh seeds for each of those, 3 by default; with --table seeds of every row, 10 by default."""
+    table: str | None = None
+    """Instead of a search: train the rows of this table of the family's paper, e.g. VII, as printed."""
+    rows: str = ""
+    """Of that table only these rows, by their printed numbers: 1,2,14."""
+    baseline: int | None = None
+    """The table's row that the others are compared with; its first by default."""
     set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
-    """Fix knobs or narrow their choices: --set lr=0.001 backbone=tinycnn,cnnt."""
+    """Fix knobs or narrow their choices: --set lr=0.001 backbone=tinycnn,cnnt. With --table: knobs that the
+    rows leave open; rows that have another value are left out."""
     sampler: str = "tpe"
     """Who proposes: tpe, random."""
     pruner: str = "asha"
@@ -105,6 +128,25 @@ class Request:
     dashboard: bool = True
     """Start the Ray dashboard (on 127.0.0.1) with a local cluster."""
 
+    def budget(self) -> Budget:
+        """How long and how often, with the defaults. Raises ValueError for what is not at least 1."""
+        if self.table is None:
+            usual = Budget(trials=16, epochs=9, confirm=3, seeds=3)
+        else:
+            printed = [row.epochs for row in self.printed() if row.epochs]
+            usual = Budget(trials=0, epochs=mode(printed or [1]), confirm=0, seeds=10)
+        for name in ("trials", "epochs", "seeds"):
+            if (asked := getattr(self, name)) is not None and asked < 1:
+                raise ValueError(f"--{name} {asked}: expected at least 1")
+        if self.confirm is not None and self.confirm < 0:
+            raise ValueError(f"--confirm {self.confirm}: expected 0 or more")
+        asked = {name: getattr(self, name) for name in Budget._fields if getattr(self, name) is not None}
+        return usual._replace(**asked)
+
+    def printed(self) -> list[Published]:
+        """The rows of --table that are asked for."""
+        return paper_tables.rows_of(family(self.family).published, self.table or "", self.rows)
+
     def pins(self) -> dict[str, Any]:
         return parse_pins(self.family, parse_settings([one for group in self.set for one in group]))
 
@@ -114,7 +156,7 @@ def main() -> int:
     try:
         study, request = begin(request)
         with record.hold(study):
-            return search(study, request)
+            return search(study, request) if request.table is None else rerun(study, request)
     except (ValueError, OSError, optuna.exceptions.OptunaError, ray.exceptions.RayError) as error:
         if os.environ.get("SCENETUNE_DEBUG"):
             raise
@@ -136,35 +178,20 @@ def main() -> int:
 
 def search(study: Path, request: Request) -> int:
     # The data, decoded once here so that the trials find it ready
-    cache = None if request.stream else default_cache()
-    data, events = request.data or synthetic.ensure(default_cache()), request.events or "labels"
-    index = open_sources(data, request.mix, cache=cache, events=events).index
-    refuse_unfit(index, request, record.read(study))
+    events, budget = request.events or "labels", request.budget()
+    source = opened(request, events)
+    index = source.index
+    refuse_unfit(index, record.read(study), test=budget.confirm > 0)
 
     # The machines, how many trials they hold at once, and the space to search on them
-    connect(request)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    on_gpus = any("GPU" in node for node in nodes)
-    gpus = float(on_gpus) if request.gpus_per_trial is None else request.gpus_per_trial
-    concurrent = trials_at_once(nodes, request.workers_per_trial, float(request.cpus_per_trial), gpus)
+    concurrent, gpus = machines(request)
     proposals = proposals_for(request, index, pins_of(request, record.read(study), gpus))
     proposals.check()
-    about = describe_study(study, request, index, proposals, concurrent)
+    space = {"pins": dict(proposals.pins), "space": proposals.searched()}
+    about = describe_study(study, request, index, concurrent, space)
     record.write(study, about)
     print_plan(study, about)
-    place = Place(
-        family=request.family,
-        data=index.place if isinstance(index.root, Path) else index.root,
-        study=str(study.resolve()),
-        objective=names.OBJECTIVE,
-        cache=str(cache) if cache else None,
-        events=events,
-        mix=request.mix,
-        threads=request.cpus_per_trial,
-        gpus=gpus,
-        workers=request.workers_per_trial,
-        provenance={name: about[name] for name in ("git", "packages", "command")},
-    )
+    place = place_for(study, request, index, about, gpus, events)
     storage = open_storage(request.database or sqlite_url(study / "study.db"))
     name = about["id"] if request.database else ""
     searching = Ledger(storage, "search", pruner=PRUNERS[request.pruner], proposals=proposals, study=name)
@@ -176,20 +203,22 @@ def search(study: Path, request: Request) -> int:
 
     with tables:  # brought up to date on every way out
         # Search: many configurations, one seed each, stopped early where hopeless
-        searching.enqueue(family(request.family).published, at_most=max(1, request.trials // 2))
-        with Progress("search", request.trials, request.epochs, already=searching.finished()) as progress:
+        searching.enqueue(family(request.family).published, at_most=max(1, budget.trials // 2))
+        with Progress("search", budget.trials, budget.epochs, already=searching.finished()) as progress:
             run(searching, progress=progress)
-        finalists = searching.best(request.confirm)
+        finalists = searching.best(budget.confirm)
         keep_checkpoints(study, searching, finalists)
 
         # Confirm: the best ones at full length over fresh seeds; only these ever see the test split
-        confirming.plan(confirmation(finalists, request.seeds, request.seed))
-        jobs = len(finalists) * request.seeds
-        with Progress("confirm", jobs, request.epochs, already=confirming.finished()) as progress:
+        confirming.plan(confirmation(finalists, budget.seeds, request.seed))
+        jobs = len(finalists) * budget.seeds
+        with Progress("confirm", jobs, budget.epochs, already=confirming.finished()) as progress:
             run(confirming, progress=progress)
 
     # The winner, the report
     model = export_best(study, request.family, index)
+    if model:
+        print(analyse_winner(model, source))
     record.write(study, about | {"status": "complete", "finished": now()})
     page = reports.build(study)
     print(summary(collect.load(study)))
@@ -199,6 +228,108 @@ def search(study: Path, request: Request) -> int:
     return 0 if model else 1
 
 
+def rerun(study: Path, request: Request) -> int:
+    # The rows that can be trained on these shards, and the machines
+    budget, index = request.budget(), opened(request, "labels").index
+    made = paper_tables.plan(request.printed(), request.pins(), here(request, index, budget.epochs))
+    refuse_unfit(index, record.read(study), test=any(one.test for one in made.configurations))
+    baseline = paper_tables.baseline_line(made, request.baseline)
+    concurrent, gpus = machines(request)
+    planned = {"pins": request.pins(), "space": {}, "table": paper_tables.as_record(made, baseline)}
+    about = describe_study(study, request, index, concurrent, planned)
+    record.write(study, about)
+    print_plan(study, about)
+    storage = open_storage(request.database or sqlite_url(study / "study.db"))
+    name = about["id"] if request.database else ""
+    ledgers = {  # one for each source of event labels
+        source: Ledger(storage, paper_tables.PHASE, pruner=PRUNERS["none"], study=f"{name} {source}".strip())
+        for source in dict.fromkeys(one.events for one in made.configurations)
+    }
+    tables = record.Tables(study, lambda: [row for ledger in ledgers.values() for row in ledger.rows()])
+
+    with tables:  # Every row from the same seeds to its full length: nothing is stopped early or selected
+        for source, ledger in ledgers.items():
+            mine = [one for one in made.configurations if one.events == source]
+            jobs = paper_tables.jobs(mine, budget.seeds, request.seed, budget.epochs)
+            ledger.plan(jobs)
+
+            def ended(ledger: Ledger = ledger) -> None:
+                keep_first_seeds(study, ledger)
+                tables.refresh()
+
+            with Progress("table", len(jobs), budget.epochs, already=ledger.finished()) as progress:
+                run_phase(
+                    ledger,
+                    place_for(study, request, index, about, gpus, source),
+                    progress,
+                    concurrent=concurrent,
+                    cpus=request.cpus_per_trial,
+                    ended=ended,
+                )
+
+    # Ours beside the paper's
+    record.write(study, about | {"status": "complete", "finished": now()})
+    done = collect.load(study)
+    paper_table.write(done)
+    page = reports.build(study)
+    print(f"\n{summary(done)}\nreport: {page}\nmodels: the first seed's of every row, under {study}/runs")
+    return 0 if (done.runs["state"] == "COMPLETE").any() else 1
+
+
+def opened(request: Request, events: str) -> Source:
+    """The study's data, decoded once here so that the trials find it ready."""
+    data = request.data or synthetic.ensure(default_cache())
+    cache = None if request.stream else default_cache()
+    return open_sources(data, request.mix, cache=cache, events=events)
+
+
+def here(request: Request, index: Index, epochs: int) -> paper_tables.Here:
+    """What these shards offer the rows of a table."""
+    audio = AudioFormat(index.sample_rate, index.channels, index.samples)
+
+    def every_knob(values: Mapping[str, Any], events: str) -> dict[str, Any]:
+        labels = with_events(index, parse_events(events)).labels
+        return complete(request.family, values, labels=labels, audio=audio)
+
+    keys = [[clip.key for _, clip in index.splits[name].entries()] for name in ("train", "val")]
+    return paper_tables.Here(
+        corpus=index.corpus,
+        events=bool(index.labels.events),
+        tags=index.tags is not None,
+        asked_events=request.events,
+        epochs=epochs,
+        random_validation=paper_tables.shares_sites(*keys),
+        complete=every_knob,
+    )
+
+
+def machines(request: Request) -> tuple[int, float]:
+    """(trials at once, GPUs of each) on the Ray cluster, which is joined or started."""
+    connect(request)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    on_gpus = any("GPU" in node for node in nodes)
+    gpus = float(on_gpus) if request.gpus_per_trial is None else request.gpus_per_trial
+    return trials_at_once(nodes, request.workers_per_trial, float(request.cpus_per_trial), gpus), gpus
+
+
+def place_for(
+    study: Path, request: Request, index: Index, about: dict[str, Any], gpus: float, events: str
+) -> Place:
+    return Place(
+        family=request.family,
+        data=index.place if isinstance(index.root, Path) else index.root,
+        study=str(study.resolve()),
+        objective=names.OBJECTIVE,
+        cache=None if request.stream else str(default_cache()),
+        events=events,
+        mix=request.mix,
+        threads=request.cpus_per_trial,
+        gpus=gpus,
+        workers=request.workers_per_trial,
+        provenance={name: about[name] for name in ("git", "packages", "command")},
+    )
+
+
 def begin(request: Request) -> tuple[Path, Request]:
     """The study folder and the request to follow: a new one's, or the one written down when it was
     started."""
@@ -206,10 +337,10 @@ def begin(request: Request) -> tuple[Path, Request]:
         study = request.study or record.newest(Path("studies"))
         asked = record.read(study)["request"]
         asked["data"] = request.data or asked["data"]  # a URL was kept without its password and token
-        asked["events"] = str(parse_events(asked.get("events") or "labels"))
-        if request.events and str(parse_events(request.events)) != asked["events"]:
+        begun_with = asked.setdefault("events", None) or "labels"
+        if request.events and str(parse_events(request.events)) != begun_with:
             raise ValueError(
-                f"--events {request.events}: the study was begun with --events {asked['events']}; resume it "
+                f"--events {request.events}: the study was begun with --events {begun_with}; resume it "
                 "without --events, or begin another"
             )
         asked["database"] = request.database or os.environ.get("SCENETUNE_DATABASE") or asked["database"]
@@ -218,19 +349,19 @@ def begin(request: Request) -> tuple[Path, Request]:
             | {"study": study, "resume": True, "mix": tuple(asked.get("mix", ()))}
             | {"set": tuple(map(tuple, asked["set"]))}
         )
-    for name in ("trials", "epochs", "seeds", "cpus_per_trial", "workers_per_trial"):
+    for name in ("cpus_per_trial", "workers_per_trial"):
         if getattr(request, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
     share = request.gpus_per_trial
     if share is not None and (share < 0 or (share > 1 and share != int(share))):
         raise ValueError(f"--gpus-per-trial {share:g}: expected 0, a share of one GPU, or whole GPUs")
-    if request.confirm < 0:
-        raise ValueError(f"--confirm {request.confirm}: expected 0 or more")
     (
         family(request.family),
         choose("sampler", request.sampler, SAMPLERS),
         choose("pruner", request.pruner, PRUNERS),
     )
+    refuse_table_options(request)
+    request.budget()
     request.pins()
     index = Index.load(request.data) if request.data else None
     events = parse_events(request.events or "labels")
@@ -242,12 +373,13 @@ def begin(request: Request) -> tuple[Path, Request]:
             "`python -m trainables.teacher` and give it as --data"
         )
     request = replace(request, mix=tuple(map(resolved, request.mix)))
-    study = request.study or Path("studies") / f"{request.family}-{time.strftime('%Y%m%d-%H%M%S')}"
+    kind = f"table-{request.table}" if request.table else request.family
+    study = request.study or Path("studies") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {
         "database": secret_free,
         "data": index.place if index else None,
-        "events": str(events),
+        "events": str(events) if request.events else None,
     }
     record.create(
         study,
@@ -263,9 +395,23 @@ def begin(request: Request) -> tuple[Path, Request]:
     return study, request
 
 
-def refuse_unfit(index: Index, request: Request, about: dict[str, Any]) -> None:
+def refuse_table_options(request: Request) -> None:
+    """Raises ValueError for options of a search given with --table, or of a table given without."""
+    search_only = ("trials", "confirm")
+    given = [name for name in search_only if getattr(request, name) is not None]
+    if request.table is not None and given:
+        raise ValueError(
+            f"--{given[0]} {getattr(request, given[0])}: with --table nothing is searched or selected; its "
+            "rows are fixed, --rows picks some and --seeds says how often each is trained"
+        )
+    given = [name for name in ("rows", "baseline") if getattr(request, name)]
+    if request.table is None and given:
+        raise ValueError(f"--{given[0]} {getattr(request, given[0])}: only with --table")
+
+
+def refuse_unfit(index: Index, about: dict[str, Any], *, test: bool) -> None:
     """Raises ValueError for shards without the splits a study needs, or other than the study was begun on."""
-    for split in ["val"] + ["test"] * (request.confirm > 0):
+    for split in ["val"] + ["test"] * test:
         if split not in index.splits or not index.splits[split].clips:
             raise ValueError(f"{index.place}: no {split} clips; splits: {', '.join(index.splits)}")
     begun_on = about.get("data", {}).get("checksum", index.checksum)
@@ -291,8 +437,8 @@ def proposals_for(request: Request, index: Index, pins: dict[str, Any]) -> Propo
         complete=functools.partial(complete, request.family, labels=index.labels, audio=audio),
         sampler=choose("sampler", request.sampler, SAMPLERS),
         pins=pins,
-        trials=request.trials,
-        epochs=request.epochs,
+        trials=request.budget().trials,
+        epochs=request.budget().epochs,
         seed=request.seed,
     )
 
@@ -309,23 +455,27 @@ def connect(request: Request) -> None:
 
 
 def describe_study(
-    study: Path, request: Request, index: Index, proposals: Proposals, concurrent: int
+    study: Path, request: Request, index: Index, concurrent: int, planned: dict[str, Any]
 ) -> dict[str, Any]:
     """study.json: what was asked, of what, with what."""
     about = record.read(study) | record.provenance(PROJECT)
     about["hardware"] |= {"gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}
-    wanted = ("family", "trials", "epochs", "confirm", "seeds", "sampler", "pruner", "seed")
-    about |= {name: getattr(request, name) for name in wanted}
-    return about | {
-        "status": "running",
-        "command": about.get("command", [shown(word) for word in sys.argv]),
-        "pins": dict(proposals.pins),
-        "space": proposals.searched(),
-        "objective": {"metric": names.OBJECTIVE, "mode": "max"},
-        "concurrent": concurrent,
-        "data": about_data(index),
-        "published": [asdict(row) for row in family(request.family).published],
-    }
+    about |= {name: getattr(request, name) for name in ("family", "sampler", "pruner", "seed")}
+    about |= request.budget()._asdict()
+    return (
+        about
+        | planned
+        | {
+            "status": "running",
+            "command": about.get("command", [shown(word) for word in sys.argv]),
+            "objective": {"metric": names.OBJECTIVE, "mode": "max"},
+            "concurrent": concurrent,
+            "data": about_data(index),
+            "published": [
+                asdict(row) for row in family(request.family).published if row.metric in names.METRICS
+            ],
+        }
+    )
 
 
 def about_data(index: Index) -> dict[str, Any]:
@@ -345,13 +495,16 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
         f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation "
         f"clips of {data['seconds']:g} s"
     )
-    if about["request"]["events"] != "labels":
+    if about["request"]["events"] not in (None, "labels"):
         print(f"events   {about['request']['events']}: {len(data['events'])} event labels")
-    print(
-        f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} "
-        f"+ {about['pruner']}, {about['concurrent']} at a time"
-    )
-    print(f"confirm  the best {about['confirm']} over {about['seeds']} fresh seeds each")
+    if "table" in about:
+        print_rows(about)
+    else:
+        print(
+            f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} "
+            f"+ {about['pruner']}, {about['concurrent']} at a time"
+        )
+        print(f"confirm  the best {about['confirm']} over {about['seeds']} fresh seeds each")
     if about["pins"]:
         print(
             "fixed    "
@@ -360,6 +513,19 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
                 for k, v in about["pins"].items()
             )
         )
+
+
+def print_rows(about: dict[str, Any]) -> None:
+    table = about["table"]
+    running = [row["trial"] for row in table["rows"] if row["trial"] is not None]
+    print(
+        f"table    {table['name']} of {table['paper']}: {len(running)} of {len(table['rows'])} rows are "
+        f"{len(set(running))} configurations x {about['seeds']} seeds x {about['epochs']} epochs, "
+        f"{about['concurrent']} at a time"
+    )
+    for row in table["rows"]:
+        if row["why"]:
+            print(f"not run  #{row['line']} {row['row']} ({row['corpus']}): {row['why']}")
 
 
 if __name__ == "__main__":

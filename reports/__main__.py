@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import reports
-from reports import collect, findings, tables
+from reports import collect, findings, paper_table, tables
 
 SHORT = (
     "rank",
@@ -38,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summary(study: collect.Study) -> str:
-    """The headline and a short leaderboard, of single search runs while nothing is confirmed."""
+    """The headline and a short leaderboard, of single search runs while nothing is confirmed; of a paper's
+    table run again, ours beside the paper's and the rows against each other."""
+    if study.record.get("table"):
+        return _paper_table(study)
     result = findings.ranked(study)
     found = findings.finding(study, result)
     if result.standings:
@@ -49,6 +52,15 @@ def summary(study: collect.Study) -> str:
         board = tables.as_text(table) if table.rows else ""
     name = tables.one_line(str(study.record["name"]))
     return "\n".join(filter(None, [f"{name}: {found.headline}", found.meaning, *found.sure[:1], board]))
+
+
+def _paper_table(study: collect.Study) -> str:
+    table = paper_table.paper_table(study)
+    found = paper_table.finding(study, table)
+    parts = [paper_table.beside_table(table), paper_table.pair_table(table), paper_table.left_out(table)]
+    said = [found.status, found.headline, found.meaning, *found.sure]
+    boards = ["\n" + tables.as_text(part) for part in parts if part.rows]
+    return "\n".join([*filter(None, said), *boards])
 
 
 if __name__ == "__main__":

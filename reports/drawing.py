@@ -74,9 +74,9 @@ def _png(draw: Callable[[Any, float], Figure], info: Any, width: float) -> bytes
     with styled():
         buffer = io.BytesIO()
         draw(info, width).savefig(buffer, format="png", dpi=DPI)
-    few = (
-        Image.open(buffer).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    )  # a third of the bytes
+    # A third of the bytes. The default method gives rare colours up: a lone red mark would turn grey.
+    whole = Image.open(buffer).convert("RGB")
+    few = whole.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     small = io.BytesIO()
     few.save(small, format="png", optimize=True)
     return small.getvalue()

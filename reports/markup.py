@@ -122,6 +122,11 @@ def _cell(tag: str, text: str, numeric: bool) -> str:
     return f"<{tag}{classes}>{escape(text)}</{tag}>"
 
 
+def heading(text: str) -> Block:
+    """A title within a section."""
+    return Block(f"<h3>{escape(text)}</h3>", text)
+
+
 def command(text: str) -> Block:
     """A shell command, to be copied."""
     return Block(f'<pre class="command"><code>{escape(text)}</code></pre>', text)

@@ -21,6 +21,10 @@ from reports import collect
 TEMPLATES = Path(__file__).parent / "templates"
 START_SECONDS, CELL_SECONDS = 120, 300
 KERNEL = "python3"
+FOOTER = (
+    "Made by scenetune from the files of the study. The same content with its code is in report.ipynb beside "
+    "this page."
+)
 
 
 def build(folder: Path) -> Path:
@@ -31,7 +35,8 @@ def build(folder: Path) -> Path:
     """
     study = collect.load(folder)  # a bad folder is one clear line here, not a kernel's traceback
     root = study.folder.resolve()
-    notebook = from_script((TEMPLATES / "study.py").read_text(encoding="utf-8"))
+    script = "table.py" if study.record.get("table") else "study.py"
+    notebook = from_script((TEMPLATES / script).read_text(encoding="utf-8"))
     try:
         execute(notebook, root)
     finally:
@@ -101,11 +106,12 @@ def _environment(scratch: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path.strip(os.pathsep), "IPYTHONDIR": str(scratch / "ipython")}
 
 
-def to_html(notebook: nbformat.NotebookNode, *, title: str) -> str:
+def to_html(notebook: nbformat.NotebookNode, *, title: str, footer: str = FOOTER) -> str:
     """One self-contained page of the notebook's outputs: pictures and style inside, no code, no script."""
     exporter = HTMLExporter(raw_template=(TEMPLATES / "page.html.j2").read_text(encoding="utf-8"))
     resources = {
         "title": title,
+        "footer": footer,
         "css": (TEMPLATES / "page.css").read_text(encoding="utf-8"),
         "sections": sections(notebook),
     }

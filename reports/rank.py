@@ -18,6 +18,7 @@ from scipy import stats
 
 ALPHA = 0.05
 POWER = 0.8
+NOT_COMPARABLE = "not comparable: "
 NAN = math.nan
 
 
@@ -407,7 +408,13 @@ def verdict(row: Mapping[str, Any], result: Ranking, *, corpus: str, mode: str =
         return _refused(why or "nothing of ours is confirmed yet")
     same = next((s for s in result.standings if _agrees(row.get("values") or {}, s.config)), None)
     standing, against = (same, "the same configuration") if same else (result.best, "the winner")
-    ours = standing.tests.get(str(row.get("metric")), summarise([]))
+    found = judge(standing.tests.get(str(row.get("metric")), summarise([])), row, mode)
+    comparable = not found.word.startswith(NOT_COMPARABLE)
+    return found._replace(trial=standing.trial, against=against) if comparable else found
+
+
+def judge(ours: Summary, row: Mapping[str, Any], mode: str = "max") -> Verdict:
+    """Our runs against a printed value, without a trial. A value whose ± is unknown gets no verdict."""
     if ours.n < 2:
         return _refused(
             f"ours has {ours.n or 'no'} test run{'s' if ours.n != 1 else ''}, a comparison needs 2"
@@ -421,11 +428,11 @@ def verdict(row: Mapping[str, Any], result: Ranking, *, corpus: str, mode: str =
     found = _comparison("welch", ours.mean - float(row["value"]), error, df)
     gain = found.difference if mode == "max" else -found.difference
     word = "reproduced" if not found.p < ALPHA else ("better" if gain > 0 else "worse")
-    return Verdict(word, standing.trial, against, found.difference, found.low, found.high)
+    return Verdict(word, None, "", found.difference, found.low, found.high)
 
 
 def _refused(why: str) -> Verdict:
-    return Verdict(f"not comparable: {why}", None, "", NAN, NAN, NAN)
+    return Verdict(NOT_COMPARABLE + why, None, "", NAN, NAN, NAN)
 
 
 def _not_comparable(row: Mapping[str, Any], corpus: str) -> str:

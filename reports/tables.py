@@ -51,12 +51,12 @@ def leaderboard(study: Study, result: Ranking) -> Table:
         (
             str(s.rank),
             str(s.trial),
-            _mean_sd(s.test.mean, s.test.sd, test),
+            mean_sd(s.test.mean, s.test.sd, test),
             _runs(s),
             _against(s, place),
             units.interval(s.test.low, s.test.high, test),
             units.score(s.test.max_deviation, test),
-            _mean_sd(s.validation.mean, s.validation.sd, val),
+            mean_sd(s.validation.mean, s.validation.sd, val),
             units.interval(s.validation.low, s.validation.high, val),
             units.size(s.parameters),
             _origin(s.origin),
@@ -69,7 +69,7 @@ def leaderboard(study: Study, result: Ranking) -> Table:
     return _unless_all(board, "from", "sampler")
 
 
-def _mean_sd(mean: float, sd: float, on: units.Scale) -> str:
+def mean_sd(mean: float, sd: float, on: units.Scale) -> str:
     """ "82.4 ± 0.7", the mean alone where there is no spread, "–" where there is nothing."""
     text = units.score(mean, on)
     return f"{text} ± {units.score(sd, on)}" if math.isfinite(sd) else text
@@ -188,8 +188,8 @@ def _comparable_row(item: Comparable, by_trial: Mapping[int, Standing]) -> tuple
         str(row.get("paper", "")),
         printed_row(row),
         on.label,
-        _printed(row),
-        _mean_sd(ours.mean, ours.sd, on),
+        printed(row),
+        mean_sd(ours.mean, ours.sd, on),
         found.word,
         f"{difference} ({units.interval(found.low, found.high, on)})",
         f"trial {found.trial}, {found.against}",
@@ -204,12 +204,12 @@ def _other_row(item: Comparable) -> tuple[str, ...]:
         str(row.get("corpus", "")),
         str(row.get("split", "")),
         units.scale(f"test/{row.get('metric', '')}").label,
-        _printed(row),
+        printed(row),
         item.verdict.word.removeprefix("not comparable: "),
     )
 
 
-def _printed(row: Mapping[str, Any]) -> str:
+def printed(row: Mapping[str, Any]) -> str:
     """The value as the paper prints it, two decimals, with its ± where it has one."""
     on = units.scale(f"test/{row.get('metric', '')}")
     value, spread = row.get("value"), row.get("spread")
@@ -325,6 +325,9 @@ def _hardware(hardware: Mapping[str, Any], gpus: list[Any]) -> str:
 
 
 def _search(record: Mapping[str, Any]) -> str:
+    if record.get("table"):
+        length = f"{record.get('seeds')} seeds of {record.get('epochs')} epochs"
+        return f"none: the rows of Table {record['table'].get('name')}, {length} each"
     plan = f"{record.get('trials')} trials of up to {record.get('epochs')} epochs"
     methods = f"sampler {record.get('sampler')}, pruner {record.get('pruner')}"
     return (

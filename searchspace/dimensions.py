@@ -2,13 +2,15 @@
 range.
 
 A word means the same in every family. Ranges hold the papers' values, so that a published configuration can
-be proposed; a weight of 0 cannot (the scale is logarithmic), which is why such rows are references only.
+be proposed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from searchspace.pins import off
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -31,8 +33,23 @@ def shared_layers(trial: BaseTrial, blocks: int) -> int:
 
 
 def loss_weight(trial: BaseTrial, name: str) -> float:
-    """Weight of a loss term against scene_ce, whose weight is 1; log scale, 0.001 … 2."""
+    """Weight of a loss term: 0 by a choice of its own (dimension "<name> off"), else log scale, 0.001 … 2."""
+    if switch(trial, off(name)):
+        return 0.0
     return trial.suggest_float(name, 1e-3, 2.0, log=True)
+
+
+def scene_weight(trial: BaseTrial) -> float:
+    """Weight of scene_ce beside other terms, log scale, 0.1 … 2; never off, for the search is for scenes."""
+    return trial.suggest_float("w_scene", 0.1, 2.0, log=True)
+
+
+def embedding(trial: BaseTrial) -> int:
+    """Values of an embedding, before `width` scales them: one of the papers' 100, 512, 2048, or 1024.
+
+    A choice and no range: every continuous dimension more slows the sampler down in finding the backbone.
+    """
+    return trial.suggest_categorical("embedding", [100, 512, 1024, 2048])
 
 
 def stitch(trial: BaseTrial, name: str) -> float:

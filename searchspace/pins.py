@@ -35,6 +35,8 @@ class Pinned:
         return self._trial.suggest_int(self._ranged(name, low, high), low, high, **options)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        if _switches(name) and knob(name) in self._pins:
+            return self._pins[knob(name)] == 0  # of several pins the next question chooses, 0 among them
         return self._pin(name) if name in self._pins else self._trial.suggest_categorical(name, choices)
 
     def _pin(self, name: str) -> Any:
@@ -62,13 +64,23 @@ class Replayed:
         return self._answer(name)
 
     def _answer(self, name: str) -> Any:
-        self.params[name] = self._values[knob(name)]
+        value = self._values[knob(name)]
+        self.params[name] = value == 0 if _switches(name) else value
         return self.params[name]
 
 
 def knob(dimension: str) -> str:
     """The knob that a dimension of the store belongs to: "shared_layers 1-6" → "shared_layers"."""
     return dimension.split(" ")[0]
+
+
+def off(knob: str) -> str:
+    """The dimension that decides whether a knob is 0, where that is a choice of its own."""
+    return f"{knob} off"
+
+
+def _switches(dimension: str) -> bool:
+    return dimension == off(knob(dimension))
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:

@@ -35,7 +35,8 @@ class Job:
     """One training to be run.
 
     `number` is its trial number in the ledger; `trial` the configuration's (the search trial that proposed
-    it), `repeat` 0 for the search run and 1, 2, … for confirmation; `folder` is relative to the study's.
+    it), `repeat` 0 for the search run and 1, 2, … for confirmation; `folder` is relative to the study's;
+    `test`: whether the test split is read after the last epoch.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Job:
     epochs: int
     folder: str
     origin: str = "sampler"
+    test: bool = False
 
 
 def seed_for(study_seed: int, values: Mapping[str, Any], repeat: int) -> int:
@@ -68,7 +70,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 
 
 class Ledger:
-    """The trials of one phase ("search" or "confirm"): who runs, what came out, and whether to go on.
+    """The trials of one phase ("search", "confirm", "table"): who runs, what came out, and whether to go on.
 
     Higher objective values are better. `proposals` makes new trials; without it the ledger only hands out
     planned ones.
@@ -304,7 +306,12 @@ class Proposals:
         A pin on a knob that the space has, but does not ask for in this trial, does not apply to it. One on a
         knob outside the space applies always, and its choices become a dimension of the search.
         """
-        pinned = Pinned(trial, self.pins, [name for name, ranges in self.space.items() if len(ranges) > 1])
+        varying = [
+            name
+            for name, ranges in self.space.items()
+            if sum(one["name"] != "CategoricalDistribution" for one in ranges) > 1
+        ]
+        pinned = Pinned(trial, self.pins, varying)
         values = self.suggest(pinned)
         for name, pin in self.pins.items():
             if name not in self.space:
@@ -383,6 +390,7 @@ def confirmation(finalists: Iterable[Job], seeds: int, study_seed: int) -> list[
             epochs=job.epochs,
             folder=run_folder(job.trial, repeat),
             origin=job.origin,
+            test=True,
         )
         for repeat in range(1, seeds + 1)
         for job in finalists

@@ -269,7 +269,9 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
             folder = tmp_path / f"workers{workers}"
             folder.mkdir()
             ledger = Ledger(open_storage(sqlite_url(folder / "study.db")), "confirm", pruner=PRUNERS["none"])
-            ledger.plan([Job(-1, 0, 1, "confirm", values, seed_for(0, values, 1), 3, "runs/t0000-r1")])
+            ledger.plan(
+                [Job(-1, 0, 1, "confirm", values, seed_for(0, values, 1), 3, "runs/t0000-r1", test=True)]
+            )
             place = Place("csem", str(shards), str(folder), "val/scene_accuracy", str(cache), workers=workers)
             with Progress("confirm", 1, 3) as progress:
                 run_phase(ledger, place, progress, concurrent=1, cpus=1)

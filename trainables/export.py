@@ -169,3 +169,10 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def keep_first_seeds(study: Path, ledger: Ledger) -> None:
+    """Delete the checkpoints of a table's ended runs but for every configuration's first seed."""
+    for row in ledger.rows():
+        if row["state"] != "RUNNING" and row["repeat"] != 1:
+            shutil.rmtree(study / row["folder"] / "checkpoint", ignore_errors=True)

@@ -83,7 +83,7 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
     """One epoch, as both runners report it: metrics, "epoch", "parameters"; "diverged" with the reason where
     it did.
 
-    A confirmation run reads the test split after its last epoch.
+    The test split is read after the last epoch of jobs that ask for it (confirmation runs do).
     """
     try:
         metrics: dict[str, Any] = dict(folder.next_epoch())
@@ -93,7 +93,7 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
             "diverged": str(error),
             "parameters": folder.run.parameter_count,
         }
-    if folder.finished and job.phase == "confirm":
+    if folder.finished and job.test:
         metrics |= folder.test()
     return metrics | {"parameters": folder.run.parameter_count}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from IPython.display import display
 
-from reports import collect, drawing, figures, findings, markup, tables, units
+from reports import analysis_page, collect, drawing, figures, findings, markup, tables, units
 
 study = collect.load(Path.cwd())
 ranking = findings.ranked(study)
@@ -196,6 +196,12 @@ if not confused.note:
             f" Without a positive test clip: {', '.join(precision.absent)}." if precision.absent else "",
         )
     )
+
+# %% [markdown]
+# ## What the model has learned
+
+# %%
+display(*analysis_page.of_study(study.folder))
 
 # %% [markdown]
 # ## Beside the papers

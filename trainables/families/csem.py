@@ -74,6 +74,7 @@ from trainables.knobs import check, check_range
 from trainables.losses import RelationLoss
 from trainables.parts.backbone import Backbone, branch, embedding, trunk
 from trainables.parts.channels import InputChannels, refuse_not_stereo
+from trainables.parts.cnn import scaled
 from trainables.parts.coupling import infer
 from trainables.parts.prior import PriorRelation, SceneCondition
 from trainables.parts.released import RELEASED, BackboneName, FrontEnd, backbone_for, front_end, given
@@ -110,6 +111,8 @@ class Config:
     shared_layers      blocks before the branches part, with two branches only; None = the backbone's, 2 or
                        with ast 4, with dcase2018 1; in cross_stitch 0
     depth              encoder blocks of ast, 1 to 12; None = 10
+    embedding          values of an embedding, before `width`; None = 2048, with cnnt 512, with tinycnn and
+                       dcase2018 100
     width              multiplies every channel count; 1 is the published size. ast keeps its 12 heads
     w_…                weights of the loss terms: λ1 scene, λ2 event, λ3 scene_from_event,
                        λ4 event_from_scene; fake_scene is of conditional. joint has one term, of w_scene
@@ -136,6 +139,7 @@ class Config:
     framework: Framework = "csem"
     shared_layers: int | None = None
     depth: int | None = None
+    embedding: int | None = None
     width: float = 1.0
     w_scene: float = 1.0
     w_event: float = 0.5
@@ -174,6 +178,7 @@ class Config:
             check_range(self, name, 0.0, 0.99)
         check_range(self, "n_mels", 1)
         check_range(self, "depth", 1, DEEPEST)
+        check_range(self, "embedding", 1)
         for name in ("depth", "activation_checkpointing"):
             if self.backbone != "ast" and getattr(self, name) is not None:
                 raise ValueError(
@@ -309,6 +314,8 @@ def build(config: Config, labels: LabelSpace, audio: AudioFormat) -> SceneEventM
         checkpointing=bool(config.activation_checkpointing),
         encoder_as_printed=config.cnnt_encoder == "paper",
     )
+    if config.embedding is not None:
+        backbone = replace(backbone, width=scaled(config.embedding, config.width))
     return SceneEventModel(
         frontend,
         backbone,
@@ -355,8 +362,8 @@ def weights(config: Config) -> dict[str, float]:
 
 
 def suggest(trial: BaseTrial, labels: LabelSpace) -> dict[str, Any]:
-    """The space: what is compared (backbone, framework), how the tasks meet, and how it is trained. w_scene
-    stays 1. The comparison systems lie outside, and have their knobs asked for where one is pinned.
+    """The space: what is compared (backbone, framework), how the tasks meet, and how it is trained. The
+    comparison systems lie outside, and have their knobs asked for where one is pinned.
     """
     knobs: dict[str, Any] = {"backbone": dimensions.choice(trial, "backbone", SEARCHED_BACKBONES)}
     frameworks = SEARCHED_FRAMEWORKS if labels.events else ("scene_only",)
@@ -364,6 +371,7 @@ def suggest(trial: BaseTrial, labels: LabelSpace) -> dict[str, Any]:
     if knobs["framework"] in TWO_BRANCHES:
         knobs["shared_layers"] = dimensions.shared_layers(trial, RELEASED[knobs["backbone"]].blocks)
     if knobs["framework"] not in ("scene_only", "joint"):
+        knobs["w_scene"] = dimensions.scene_weight(trial)
         knobs["w_event"] = dimensions.loss_weight(trial, "w_event")
     if knobs["framework"] in WITH_RELATION:
         knobs["w_scene_from_event"] = dimensions.loss_weight(trial, "w_scene_from_event")
@@ -375,6 +383,7 @@ def suggest(trial: BaseTrial, labels: LabelSpace) -> dict[str, Any]:
         knobs["stitch_different"] = dimensions.stitch(trial, "stitch_different")
     if knobs["framework"] == "conditional":
         knobs["w_fake_scene"] = dimensions.loss_weight(trial, "w_fake_scene")
+    knobs["embedding"] = dimensions.embedding(trial)
     knobs["dropout"] = dimensions.dropout(trial)
     knobs["spec_augment"] = dimensions.spec_augment(trial)
     knobs["mixup"] = dimensions.mixup(trial)

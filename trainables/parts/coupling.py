@@ -15,9 +15,15 @@ def infer(
     the two classifiers, without their biases. Returns (B, S) and (B, E), both unsquashed. No parameters of
     its own.
     """
-    coupling = scene_weight @ event_weight.T  # W_se (S, E)
-    event_attention = torch.softmax(coupling, dim=-1)  # A_e: per scene, a distribution over events
-    scene_attention = torch.softmax(coupling.T, dim=-1)  # A_s: per event, a distribution over scenes
+    _, event_attention, scene_attention = attend(scene_weight, event_weight)
     event_to_scene = event_attention @ event_weight  # K_e2s (S, D)
     scene_to_event = scene_attention @ scene_weight  # K_s2e (E, D)
     return event_embedding @ event_to_scene.T, scene_embedding @ scene_to_event.T
+
+
+def attend(scene_weight: Tensor, event_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The coupling matrix W_se (S, E), the attention over events of each scene A_e (S, E), and the attention
+    over scenes of each event A_s (E, S); rows of both attentions sum to 1.
+    """
+    coupling = scene_weight @ event_weight.T
+    return coupling, torch.softmax(coupling, dim=-1), torch.softmax(coupling.T, dim=-1)

@@ -1,0 +1,56 @@
+"""Every figure twice: an info function (plain values, tested exactly) and a draw function (ink only).
+
+An info whose `note` is not empty has nothing to draw and says why. Scores keep their own unit until drawn.
+`search`, `confirmed` and `winner` draw a study; `maps` and `relations` draw what its model has learned.
+"""
+
+from reports.figures.confirmed import Confirmation, confirmation, draw_confirmation
+from reports.figures.search import (
+    Curve,
+    LearningCurves,
+    SearchHistory,
+    Slice,
+    Slices,
+    draw_importance,
+    draw_learning_curves,
+    draw_search_history,
+    draw_slices,
+    learning_curves,
+    search_history,
+    slices,
+)
+from reports.figures.winner import (
+    Confusion,
+    EventPrecision,
+    confusion,
+    draw_confusion,
+    draw_event_precision,
+    event_precision,
+)
+from reports.importance import Importance, importance
+
+__all__ = [
+    "Confirmation",
+    "Confusion",
+    "Curve",
+    "EventPrecision",
+    "Importance",
+    "LearningCurves",
+    "SearchHistory",
+    "Slice",
+    "Slices",
+    "confirmation",
+    "confusion",
+    "draw_confirmation",
+    "draw_confusion",
+    "draw_event_precision",
+    "draw_importance",
+    "draw_learning_curves",
+    "draw_search_history",
+    "draw_slices",
+    "event_precision",
+    "importance",
+    "learning_curves",
+    "search_history",
+    "slices",
+]

@@ -1,0 +1,372 @@
+"""A paper's table run again: ours beside the paper's, row by row, and the rows against one of them.
+
+The study's record says which row is which trial and in what our training differs from the paper's
+(study.json, "table"); the figures are those of the runs. A row that differs gets no verdict: its figures
+stand beside the paper's, and the difference is only that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import units
+from reports.collect import Study
+from reports.drawing import BLUE, ORANGE, SKY, WIDE, canvas, grid, wrap
+from reports.findings import LOST, Finding
+from reports.rank import (
+    NOT_COMPARABLE,
+    Comparison,
+    Summary,
+    compare,
+    differing,
+    holm,
+    judge,
+    summarise,
+    usable,
+)
+from reports.tables import Table, mean_sd, printed
+
+COLUMNS = {"validation": "val", "test": "test", "train": "train"}
+
+
+class Beside(NamedTuple):
+    """A printed row and our runs of it, none for a row that was not run (`why` says why).
+
+    verdict      "reproduced" | "better" | "worse" | "not comparable: …"; "" while nothing has finished
+    difference   of the means, ours less theirs, with a 95 % interval where the paper's ± is known
+    lost         runs not in the mean, by state
+    """
+
+    row: Mapping[str, Any]
+    ours: Summary
+    verdict: str
+    difference: float
+    low: float
+    high: float
+    lost: Mapping[str, int]
+
+
+class Pair(NamedTuple):
+    """A row against the baseline's, repeat by repeat of the same seed; `p` is Holm-corrected over all."""
+
+    row: Mapping[str, Any]
+    baseline: Mapping[str, Any]
+    comparison: Comparison
+    p: float
+
+
+class PaperTable(NamedTuple):
+    name: str
+    paper: str
+    seeds: int
+    rows: tuple[Beside, ...]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def run(self) -> tuple[Beside, ...]:
+        return tuple(one for one in self.rows if one.row["trial"] is not None)
+
+
+def paper_table(study: Study) -> PaperTable:
+    """The study's table as far as its runs have come."""
+    about = study.record["table"]
+    runs = study.runs[study.runs["phase"] == "table"]
+    done = usable(runs, study.epochs)
+    rows = tuple(_beside(row, runs, done) for row in about["rows"])
+    return PaperTable(
+        str(about["name"]),
+        str(about["paper"]),
+        int(study.record.get("seeds", 0)),
+        rows,
+        _pairs(about, done),
+    )
+
+
+def _beside(row: Mapping[str, Any], runs: pd.DataFrame, done: pd.DataFrame) -> Beside:
+    trial = row["trial"]
+    if trial is None:
+        return Beside(row, summarise([]), "", math.nan, math.nan, math.nan, {})
+    ours = summarise(list(_figures(done, trial, _column(row)).values()))
+    states = runs[runs["trial"] == trial]["state"].value_counts()
+    lost = {str(state): int(count) for state, count in states.items() if state != "COMPLETE"}
+    found = judge(ours, row)
+    difference = ours.mean - float(row["value"])
+    word = NOT_COMPARABLE + ", ".join(row["unlike"]) if row["unlike"] else found.word
+    if not ours.n:
+        measured = _column(row) in done or not len(done[done["trial"] == trial])
+        word = "" if measured else f"{NOT_COMPARABLE}the runs do not measure {row['metric']}"
+    return Beside(row, ours, word, difference, found.low, found.high, lost)
+
+
+def _column(row: Mapping[str, Any]) -> str:
+    return f"{COLUMNS.get(row['split'], row['split'])}/{row['metric']}"
+
+
+def _figures(runs: pd.DataFrame, trial: int, column: str) -> dict[tuple[int, int], float]:
+    """{(repeat, seed): value} of a trial's finished runs."""
+    if column not in runs:
+        return {}
+    mine = runs[(runs["trial"] == trial) & np.isfinite(runs[column])].sort_values("repeat")
+    return {(int(r), int(s)): float(v) for r, s, v in zip(mine["repeat"], mine["seed"], mine[column])}
+
+
+# --- rows against rows --------------------------------------------------------------------------------------
+
+
+def _pairs(about: Mapping[str, Any], done: pd.DataFrame) -> tuple[Pair, ...]:
+    """Every row that runs against the baseline line's row of the same backbone, else the line's first."""
+    running = [row for row in about["rows"] if row["trial"] is not None]
+    bases = [row for row in running if row["line"] == about["baseline"]]
+    backbones = {int(t): b for t, b in zip(done["trial"], done.get("config.backbone", done["trial"]))}
+    found: list[tuple[Mapping[str, Any], Mapping[str, Any], Comparison]] = []
+    for row in running:
+        alike = [base for base in bases if backbones.get(base["trial"]) == backbones.get(row["trial"])]
+        base = (alike or bases)[0]
+        told = any(one["trial"] == row["trial"] and _column(one) == _column(row) for one, _, _ in found)
+        if base["trial"] != row["trial"] and not told:  # two rows of one training are one comparison
+            found.append((row, base, _tested(done, row["trial"], base["trial"], _column(row))))
+    corrected = holm([comparison.p for _, _, comparison in found])
+    return tuple(Pair(row, base, comparison, p) for (row, base, comparison), p in zip(found, corrected))
+
+
+def _tested(done: pd.DataFrame, trial: int, base: int, column: str) -> Comparison:
+    """A paired t-test over the repeats that both finished with the same seed; of runs that share no two
+    seeds, Student's."""
+    mine, theirs = _figures(done, trial, column), _figures(done, base, column)
+    both = sorted(mine.keys() & theirs.keys())
+    if len(both) < 2:
+        return compare(list(mine.values()), list(theirs.values()), "pooled")
+    return compare([mine[key] for key in both], [theirs[key] for key in both], "paired")
+
+
+# --- in words and tables ------------------------------------------------------------------------------------
+
+
+def finding(study: Study, found: PaperTable) -> Finding:
+    """The headline of a table run again."""
+    words = [one.verdict for one in found.run]
+    counts = [(word, words.count(word)) for word in ("reproduced", "better", "worse")]
+    tally = ", ".join(f"{count} {word}" for word, count in counts if count)
+    rest = sum(word.startswith(NOT_COMPARABLE) for word in words)
+    headline = f"Table {found.name} of {found.paper}: " + (tally or "no row can be judged")
+    if tally and rest:
+        headline += f", {rest} not comparable"
+    ran = f"{units.plural(len(found.run), 'row')} of {len(found.rows)} trained"
+    meaning = f"{ran}, {units.plural(found.seeds, 'seed')} each; mean ± standard deviation over the seeds."
+    runs = study.runs[study.runs["phase"] == "table"]
+    planned = len({one.row["trial"] for one in found.run}) * found.seeds
+    ended = int((runs["state"] != "RUNNING").sum())
+    status = "" if ended >= planned else f"{ended} of {planned} runs have ended. Everything below may change."
+    tested = any(one.row["split"] == "test" for one in found.run)
+    split = "read once after each run's last epoch" if tested else "not read"
+    sure = [
+        f"The rows are fixed: nothing was proposed, stopped early or selected. The test split was {split}."
+    ]
+    if everywhere := differs_everywhere(found):
+        sure.insert(0, f"Ours differs from the paper's in every row: {', '.join(everywhere)}.")
+    if lost := {state: sum(one.lost.get(state, 0) for one in found.run) for state in LOST}:
+        text = ", ".join(f"{count} {LOST[state]}" for state, count in lost.items() if count)
+        sure += [f"Runs not in the means: {text}."] if text else []
+    return Finding(status, headline, meaning, tuple(sure))
+
+
+def differs_everywhere(found: PaperTable) -> tuple[str, ...]:
+    """In what every row that runs differs from the paper's."""
+    return tuple(
+        reason
+        for reason in (found.run[0].row["unlike"] if found.run else ())
+        if all(reason in one.row["unlike"] for one in found.run)
+    )
+
+
+def _label(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
+    """ "#3 csem AST, jssed test scene accuracy": the row, and of corpus and metric what the table varies."""
+    others = list(rows)
+    on = units.scale(_column(row))
+    name = str(row["row"]) if str(row["row"]).startswith("#") else f"#{row['line']} {row['row']}"
+    corpus = str(row["corpus"]) if len({other["corpus"] for other in others}) > 1 else ""
+    metric = f"{on.split} {on.label}" if len({_column(other) for other in others}) > 1 else ""
+    return ", ".join(filter(None, [name, " ".join(filter(None, [corpus, metric]))]))
+
+
+def _verdict(one: Beside, everywhere: tuple[str, ...]) -> str:
+    """The verdict without the reasons that hold for every row, which are said once."""
+    if not one.row["unlike"] or not one.verdict:
+        return one.verdict or "running"
+    own = [reason for reason in one.row["unlike"] if reason not in everywhere]
+    return NOT_COMPARABLE + ", ".join(own) if own else NOT_COMPARABLE.rstrip(": ")
+
+
+def beside_table(found: PaperTable) -> Table:
+    """One line a row that was run."""
+    everywhere, shown = differs_everywhere(found), [one.row for one in found.run]
+    rows = []
+    for one in found.run:
+        on = units.scale(_column(one.row))
+        difference = units.number(one.difference * on.factor, 1 if on.unit else 3, sign=True)
+        span = units.interval(one.low, one.high, on)
+        rows.append(
+            (
+                _label(one.row, shown),
+                printed(one.row),
+                mean_sd(one.ours.mean, one.ours.sd, on),
+                str(one.ours.n) + _missing(one.lost),
+                _verdict(one, everywhere),
+                difference + (f" ({span})" if span != units.NONE else ""),
+                units.interval(one.ours.low, one.ours.high, on),
+            )
+        )
+    columns = ("row", "paper ±", "ours ± sd", "n", "verdict", "difference", "ours, 95 % interval")
+    return Table(columns, tuple(rows), frozenset({1, 2, 3, 5, 6}))
+
+
+def _missing(lost: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{n} {LOST.get(s, s.lower())}' for s, n in lost.items())})" if lost else ""
+
+
+def knob_table(study: Study, found: PaperTable) -> Table:
+    """The knobs that set the rows' configurations apart, as far as they have begun."""
+    runs = study.runs[study.runs["phase"] == "table"].drop_duplicates("trial")
+    columns = [str(name) for name in runs.columns if str(name).startswith("config.")]
+    knobs = {
+        int(row["trial"]): {name.removeprefix("config."): row[name] for name in columns}
+        for row in runs.to_dict("records")
+    }
+    names = differing(list(knobs.values()))
+    rows = {one.row["trial"]: one.row for one in reversed(found.run) if one.row["trial"] in knobs}
+    lines = tuple(
+        (_label(row, [row]), *(units.short_knob(knobs[trial][name]) for name in names))
+        for trial, row in sorted(rows.items())
+    )
+    return Table(("row", *names), lines if names else (), frozenset(range(1, len(names) + 1)))
+
+
+def left_out(found: PaperTable) -> Table:
+    """The rows that were not run, and why."""
+    rows = [one.row for one in found.rows if one.row["trial"] is None]
+    every = [one.row for one in found.rows]
+    lines = tuple((_label(row, every), printed(row), str(row["why"])) for row in rows)
+    return Table(("row", "paper", "not run"), lines, frozenset({1}))
+
+
+def pair_table(found: PaperTable) -> Table:
+    """The rows against the baseline, seed by seed."""
+    shown = [one.row for one in found.run]
+    rows = []
+    for pair in found.pairs:
+        on, test = units.scale(_column(pair.row)), pair.comparison
+        t = f"{units.number(test.t, 2)} ({test.df:g})" if math.isfinite(test.t) else units.NONE
+        rows.append(
+            (
+                _label(pair.row, shown),
+                _label(pair.baseline, [pair.baseline]),
+                units.number(test.difference * on.factor, 1 if on.unit else 3, sign=True),
+                units.interval(test.low, test.high, on),
+                t,
+                units.p_value(test.p),
+                units.p_value(pair.p),
+            )
+        )
+    columns = ("row", "against", "difference", "95 % interval", "t (df)", "p", "p after Holm")
+    return Table(columns, tuple(rows), frozenset({2, 3, 4, 5, 6}))
+
+
+def write(study: Study) -> None:
+    """table.json in the study folder: every row with its verdict and single runs, every pair."""
+    found = paper_table(study)
+    record = {
+        "table": found.name,
+        "paper": found.paper,
+        "rows": [
+            {
+                **one.row,
+                "ours": {**one.ours._asdict(), "values": list(one.ours.values)},
+                **{name: getattr(one, name) for name in ("verdict", "difference", "low", "high")},
+                "lost": dict(one.lost),
+            }
+            for one in found.rows
+        ],
+        "pairs": [
+            {"row": pair.row["row"], "line": pair.row["line"], "trial": pair.row["trial"]}
+            | {"baseline": pair.baseline["trial"], "column": _column(pair.row)}
+            | {**pair.comparison._asdict(), "p_holm": pair.p}
+            for pair in found.pairs
+        ],
+    }
+    fresh = study.folder / "table.json.new"
+    fresh.write_text(json.dumps(_plain(record), indent=1), encoding="utf-8")
+    os.replace(fresh, study.folder / "table.json")
+
+
+def _plain(value: Any) -> Any:
+    """JSON without NaN: null is what is not known."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- as a picture -------------------------------------------------------------------------------------------
+
+
+class Panel(NamedTuple):
+    """The rows of one metric on one split, in the table's order."""
+
+    column: str
+    rows: tuple[Beside, ...]
+
+
+class Panels(NamedTuple):
+    panels: tuple[Panel, ...]
+    note: str
+
+
+def panels(found: PaperTable) -> Panels:
+    """One panel a metric and split, of the rows with a finished run."""
+    columns = dict.fromkeys(_column(one.row) for one in found.run if one.ours.n)
+    shown = tuple(
+        Panel(name, tuple(one for one in found.run if one.ours.n and _column(one.row) == name))
+        for name in columns
+    )
+    return Panels(shown, "" if shown else "No run has finished yet.")
+
+
+def draw_panels(info: Panels, width: float) -> Figure:
+    heights = [0.55 + 0.3 * len(panel.rows) for panel in info.panels]
+    figure = canvas(width, sum(heights) + 0.4)
+    axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    for one, panel in zip(axes, info.panels):
+        on = units.scale(panel.column)
+        one.set_title(f"{on.split} {on.label}" + (f" ({on.unit})" if on.unit else ""))
+        grid(one, "x")
+        one.spines["left"].set_visible(False)
+        for place, row in enumerate(panel.rows):
+            _draw_row(one, place, row, on.factor)
+        names = [wrap(_label(row.row, [row.row]), 30 if width >= WIDE else 16, 2) for row in panel.rows]
+        one.set_yticks(range(len(names)), names)
+        one.set_ylim(len(names) - 0.45, -0.55)
+        one.margins(x=0.06)
+    return figure
+
+
+def _draw_row(axes: Any, place: int, one: Beside, factor: float) -> None:
+    value, spread = float(one.row["value"]) * factor, one.row["spread"]
+    if spread is not None:
+        reach = float(spread) * factor
+        axes.plot((value - reach, value + reach), [place + 0.17] * 2, color=ORANGE, linewidth=1.6, zorder=2)
+    axes.plot(value, place + 0.17, "s", color=ORANGE, mec="white", ms=6, zorder=4)
+    seeds: Sequence[float] = [v * factor for v in one.ours.values]
+    axes.plot(seeds, [place - 0.13] * len(seeds), "o", color=SKY, ms=3.5, alpha=0.8, zorder=2)
+    if one.ours.n > 1:
+        ends = (one.ours.low * factor, one.ours.high * factor)
+        axes.plot(ends, [place - 0.13] * 2, color=BLUE, linewidth=1.6, solid_capstyle="butt", zorder=3)
+    axes.plot(one.ours.mean * factor, place - 0.13, "D", color=BLUE, mec="white", ms=6, zorder=4)

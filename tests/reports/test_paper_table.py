@@ -1,0 +1,166 @@
+"""A paper's table run again: figures, verdicts and pairs as values, as text, as a file and as a page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import study_folders as folders
+from scipy import stats
+
+import reports
+from reports import collect, paper_table, rank
+from reports.__main__ import summary
+
+# The single runs behind two cells of Hou et al.'s Table III (TUT2018, AST).
+MLHE = (77.79, 76.69, 78.28, 77.98, 76.93, 78.41, 78.43, 76.87, 76.66, 77.65)
+CSEM = (78.39, 79.39, 78.62, 78.23, 79.99, 79.56, 78.85, 79.53, 79.76, 78.88)
+DEVIATION = "max deviation of 10 runs"
+
+
+def row(line: int, trial: int | None, value: float = 0.79, **changes: Any) -> dict[str, Any]:
+    base = {"row": f"row {line}", "line": line, "corpus": "tut2018", "split": "test", "why": "", "unlike": []}
+    figures = {"metric": "scene_accuracy", "value": value, "spread": 0.009, "spread_kind": DEVIATION}
+    return base | figures | {"trial": trial} | changes
+
+
+def study(
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    scores: dict[int, Sequence[float]],
+    *,
+    same_seeds: bool = True,
+    baseline: int = 1,
+    **changes: Any,
+) -> collect.Study:
+    """Scores of each trial by repeat, in per cent; NaN diverged."""
+    runs = []
+    for trial, values in scores.items():
+        for repeat, value in enumerate(values, start=1):
+            knobs = folders.config(framework="csem" if trial else "mlhe")
+            one = folders.run(trial, value / 100, repeat=repeat, knobs=knobs, phase="table")
+            one |= {
+                "seed": repeat if same_seeds else 100 * trial + repeat,
+                "test/scene_accuracy": value / 100,
+            }
+            runs.append(one | ({"state": "DIVERGED"} if math.isnan(value) else {}))
+    table = {"name": "III", "paper": "Hou 2023", "baseline": baseline, "rows": list(rows)}
+    seeds = max(map(len, scores.values()), default=0)
+    return collect.load(folders.write(folder, runs, table=table, seeds=seeds, published=[], **changes))
+
+
+def test_the_papers_own_runs_reproduce_its_cells_and_its_claim(tmp_path: Path) -> None:
+    rows = [row(1, 0, 0.7757, spread=0.0091), row(2, 1, 0.7912, spread=0.0089)]
+    found = paper_table.paper_table(study(tmp_path, rows, {0: MLHE, 1: CSEM}, same_seeds=False))
+    for one in found.rows:
+        assert one.verdict == "reproduced" and abs(one.difference) < 0.00005
+        assert one.ours.max_deviation == pytest.approx(one.row["spread"], abs=0.00005)
+    assert [round(100 * one.ours.sd, 2) for one in found.rows] == [0.72, 0.61]
+    (pair,) = found.pairs
+    assert (round(pair.comparison.t, 2), pair.comparison.df) == (5.21, 18)
+    assert pair.comparison.p == pytest.approx(5.9e-5, abs=0.05e-5) and pair.p == pair.comparison.p
+
+
+def test_repeats_of_one_seed_are_paired_and_corrected_after_holm(tmp_path: Path) -> None:
+    scores = {0: (70.0, 72.0, 75.0, 71.0), 1: (71.0, 73.5, 75.5, 72.0), 2: (70.5, 71.0, math.nan, 73.0)}
+    rows = [row(1, 0), row(2, 1), row(3, 2), row(3, 2, metric="scene_accuracy", corpus="jssed")]
+    found = paper_table.paper_table(study(tmp_path, rows, scores))
+    first, second = found.pairs  # the second row of trial 2 is the same training and the same metric
+    expected = stats.ttest_rel(scores[1], scores[0])
+    assert first.comparison.t == pytest.approx(expected.statistic) and first.comparison.df == 3
+    kept = [0, 1, 3]
+    other = stats.ttest_rel([scores[2][i] for i in kept], [scores[0][i] for i in kept])
+    assert second.comparison.p == pytest.approx(other.pvalue)
+    assert [first.p, second.p] == pytest.approx(rank.holm([expected.pvalue, other.pvalue]))
+    assert found.rows[2].lost == {"DIVERGED": 1} and found.rows[2].ours.n == 3
+
+
+def test_another_baseline_turns_the_sign(tmp_path: Path) -> None:
+    scores = {0: (70.0, 72.0, 75.0), 1: (71.0, 73.5, 75.5)}
+    rows = [row(1, 0), row(2, 1)]
+    (one,) = paper_table.paper_table(study(tmp_path / "a", rows, scores)).pairs
+    (two,) = paper_table.paper_table(study(tmp_path / "b", rows, scores, baseline=2)).pairs
+    assert (one.row["line"], two.row["line"]) == (2, 1)
+    assert one.comparison.t == pytest.approx(-two.comparison.t)
+
+
+def test_verdicts(tmp_path: Path) -> None:
+    rows = [
+        row(1, 0, 0.90),
+        row(2, 0, 0.60),
+        row(3, 0, 0.72),
+        row(4, 0, 0.72, spread=None, spread_kind="unknown"),
+        row(5, 0, 0.72, unlike=["reduced epochs (9, theirs 100)"]),
+        row(6, 0, 0.72, metric="embedding_mi"),
+        row(7, None, why="an ensemble"),
+        row(8, 1, 0.72),
+    ]
+    found = paper_table.paper_table(study(tmp_path, rows, {0: (71.5, 72.5, 72.0)}))
+    assert [one.verdict for one in found.rows] == [
+        "worse",
+        "better",
+        "reproduced",
+        "not comparable: its ± is unknown",
+        "not comparable: reduced epochs (9, theirs 100)",
+        "not comparable: the runs do not measure embedding_mi",
+        "",
+        "",
+    ]
+    assert found.rows[4].difference == pytest.approx(0.0)  # shown, and not judged
+    board = paper_table.beside_table(found)
+    assert board.rows[0][0] == "#1 row 1, test scene accuracy" and len(board.rows) == 7
+    assert board.rows[4][5] == "0.0 (−1.0 to 1.0)"
+    assert board.rows[-1][4] == "running"
+    assert paper_table.left_out(found).rows == (
+        ("#7 row 7, test scene accuracy", "79.00 ± 0.90", "an ensemble"),
+    )
+    said = paper_table.finding(study(tmp_path / "b", rows, {0: (71.5, 72.5, 72.0)}), found)
+    assert said.headline == "Table III of Hou 2023: 1 reproduced, 1 better, 1 worse, 3 not comparable"
+    assert said.status == "3 of 6 runs have ended. Everything below may change."
+    assert "The test split was read once" in said.sure[0]
+
+
+def test_what_holds_for_every_row_is_said_once(tmp_path: Path) -> None:
+    both, own = "other corpus (mine, theirs tut2018)", "altered (width=0.1)"
+    rows = [row(1, 0, split="validation", unlike=[both]), row(2, 1, split="validation", unlike=[both, own])]
+    one = study(tmp_path, rows, {0: (70.0, 71.0), 1: (72.0, 74.0)})
+    found = paper_table.paper_table(one)
+    assert [line[4] for line in paper_table.beside_table(found).rows] == [
+        "not comparable",
+        f"not comparable: {own}",
+    ]
+    said = paper_table.finding(one, found)
+    assert said.headline == "Table III of Hou 2023: no row can be judged" and said.status == ""
+    assert said.sure[0] == f"Ours differs from the paper's in every row: {both}."
+    assert said.sure[1].endswith("The test split was not read.")
+    assert list(paper_table.knob_table(one, found).columns) == ["row", "framework"]
+
+
+def test_the_file_holds_every_row_and_no_nan(tmp_path: Path) -> None:
+    rows = [row(1, 0), row(2, 1), row(3, None, why="an ensemble")]
+    one = study(tmp_path, rows, {0: (70.0, 71.0), 1: (72.0, 74.0)})
+    paper_table.write(one)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    kept = json.loads((one.folder / "table.json").read_text(), parse_constant=refuse)
+    assert [found["verdict"] for found in kept["rows"]] == ["worse", "reproduced", ""]
+    assert kept["rows"][0]["ours"]["values"] == [0.7, 0.71] and kept["rows"][2]["ours"]["n"] == 0
+    assert kept["pairs"][0]["baseline"] == 0 and kept["pairs"][0]["column"] == "test/scene_accuracy"
+    text = summary(one)
+    assert "Table III of Hou 2023" in text and "an ensemble" in text and "p after Holm" in text
+
+
+@pytest.mark.slow
+def test_the_page_of_a_table_and_of_one_without_runs(tmp_path: Path) -> None:
+    rows = [row(1, 0), row(2, 1, row="<script>alert(1)</script>"), row(3, None, why="an <b>ensemble</b>")]
+    page = reports.build(study(tmp_path / "a", rows, {0: (70.0, 71.0), 1: (72.0, 74.0)}).folder).read_text()
+    assert "Table III of Hou 2023" in page and "Ours beside the paper" in page
+    assert "<script>" not in page and "&lt;script&gt;" in page and page.count("data:image/png") >= 2
+    empty = reports.build(study(tmp_path / "b", rows, {}, status="running").folder).read_text()
+    assert "No run has finished yet" in empty

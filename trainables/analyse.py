@@ -1,0 +1,305 @@
+"""What a trained model has learned, as numbers: the input of the figures of Hou et al. 2023, §V-E and §V-F.
+
+    python -m trainables.analyse studies/NAME/best --data SHARDS
+    python -m trainables.analyse studies/NAME/runs/t0007-r1 --data SHARDS --split test
+
+runs the model once over a split and writes analysis/SPLIT.json and analysis/SPLIT.npz beside it: scores of
+every clip, classifier weights and their coupling, t-SNE maps, Table X's statistics, and what they were made
+from. `python -m reports.analysis FOLDER` and the study's report draw them. The test split is read only when
+--split test asks for it, and the file's name says that it was.
+
+The arrays of SPLIT.npz (N clips, S scenes, E events, D dimensions; an absent one is named in "left_out"):
+
+clip             (N,) the clip's number in the split        scene        (N,) true scene, -1 unknown
+scene_logits     (N, S)                                     event_logits (N, E)
+scene_weight     (S, D) W_s                                 event_weight (E, D) W_e
+coupling         (S, E) W_se = W_s · W_eᵀ
+event_attention  (S, E) A_e, rows sum to 1                  scene_attention (E, S) A_s, rows sum to 1
+event_share      (S, E) share of a true scene's clips labelled with the event; NaN where none is known
+clip_map         (M, 2) t-SNE of the scene logits           clip_rows    (M,) which clips these are
+label_map        (S + E, 2) t-SNE of W_s and W_e together, scenes first
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+
+from datasets.batch import Batch
+from datasets.shards import Index
+from datasets.source import Source, StreamSource
+from searchspace.record import provenance
+from trainables.dependence import dependence
+from trainables.metrics import PRESENT, Scores
+from trainables.parts.coupling import attend
+from trainables.trained import open_trained
+from trainables.tsne import Distance, tsne
+
+FORMAT = 1
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which model, on which clips."""
+
+    model: tyro.conf.Positional[Path]
+    """A study's best/, one of its runs/, or the --out folder of trainables.train."""
+    data: Path
+    """Shard set; for a run the one it was trained on."""
+    split: str = "val"
+    """train, val or test; the test split is read only when named here."""
+    out: Path | None = None
+    """Folder to write to; analysis/ in the model's folder by default."""
+    seed: int = 0
+    """Seed of the t-SNE maps and of which rows a mutual information is averaged over."""
+    distance: Distance = "cosine"
+    """Distance between classifier weights on their map: cosine leaves out how long they are."""
+    threads: int = 1
+    """CPU threads."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    request = tyro.cli(Request, description=__doc__, args=arguments)
+    try:
+        if request.threads < 1:
+            raise ValueError(f"--threads {request.threads}: expected at least 1")
+        torch.set_num_threads(request.threads)
+        index = Index.load(request.data)
+        written = analyse(
+            request.model,
+            index,
+            request.split,
+            StreamSource(index).eval_batches(request.split, BATCH, device=_device()),
+            out=request.out,
+            seed=request.seed,
+            distance=request.distance,
+        )
+        print(said(written))
+        return 0
+    except (ValueError, OSError) as error:
+        if os.environ.get("SCENETUNE_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nstopped; nothing was written", file=sys.stderr)
+        return 130
+    return 2
+
+
+def analyse(
+    folder: Path,
+    index: Index,
+    split: str,
+    batches: Iterable[Batch],
+    *,
+    out: Path | None = None,
+    seed: int = 0,
+    distance: Distance = "cosine",
+) -> Path:
+    """Run the model of `folder` over the `batches` of a split and write its analysis; the json file's path.
+
+    Raises ValueError (see `open_trained`) and for a split that is not there or has no clips.
+    """
+    if not index.split(split).clips:
+        raise ValueError(f"{index.root}: split {split!r} has no clips")
+    trained = open_trained(folder, index)
+    rows = run_over(trained.model.to(_device()), batches)
+    _refuse_diverged(folder, rows)
+    arrays, found = numbers(trained.model.cpu(), rows, seed=seed, distance=distance)
+    metrics = {f"{split}/{name}": value for name, value in rows.scores.compute().items() if value == value}
+    analysed_with = provenance(Path(__file__).resolve().parents[1])
+    about = {
+        "format": FORMAT,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "analysed_with": {"commit": analysed_with["git"]["commit"], "packages": analysed_with["packages"]},
+        "model": trained.about,
+        "data": {"path": str(index.root), "split": split, "clips": len(rows.clip)}
+        | {name: getattr(index, name) for name in ("corpus", "checksum", "licence")},
+        "scenes": list(index.labels.scenes),
+        "events": list(index.labels.events),
+        "metrics": metrics,
+    }
+    return _write(Path(out) if out else Path(folder) / "analysis", split, arrays, about | found)
+
+
+def analyse_winner(best: Path, source: Source) -> str:
+    """Analyse a study's best model on validation, for its report. What was found or why nothing was: an
+    analysis that fails is one line, the study is finished all the same."""
+    try:
+        batches = source.eval_batches("val", BATCH, device=_device())
+        found = said(analyse(best, source.index, "val", batches)).splitlines()[0]
+        return f"analysed the best model: {found}"
+    except (ValueError, OSError, RuntimeError) as error:
+        return f"warning: the best model could not be analysed: {error}"
+
+
+def said(written: Path) -> str:
+    """What was written, for a terminal."""
+    about = json.loads(written.read_text())
+    left_out = "".join(f"\nleft out: {reason}" for reason in about["left_out"])
+    accuracy = about["metrics"].get(f"{about['data']['split']}/scene_accuracy")
+    score = "" if accuracy is None else f", scene accuracy {100 * accuracy:.1f} %"
+    clips = f"{about['data']['clips']} {about['data']['split']} clips"
+    return f"{clips}{score}{left_out}\n{written.with_suffix('.npz')}\n{written}"
+
+
+class Rows(NamedTuple):
+    """What the model said about every clip, in order of clip number; None where it has no such output.
+
+    `coupled`: each branch infers the other's answer through the classifiers' weights.
+    """
+
+    clip: np.ndarray
+    scene: np.ndarray
+    events: np.ndarray
+    event_known: np.ndarray
+    scene_logits: np.ndarray
+    event_logits: np.ndarray | None
+    scene_embedding: np.ndarray | None
+    event_embedding: np.ndarray | None
+    scores: Scores
+    coupled: bool
+
+
+@torch.no_grad()
+def run_over(model: nn.Module, batches: Iterable[Batch]) -> Rows:
+    """Every batch once through the model, in full precision."""
+    model.eval()
+    scores, coupled = Scores(), False
+    parts: dict[str, list[Tensor]] = {}
+    for batch in batches:
+        output = model(batch.waveform)
+        scores.add(output, batch)
+        coupled = output.scene_from_event is not None
+        said = {name: getattr(batch, name) for name in ("clip", "scene", "events", "event_known")}
+        wanted = ("scene_logits", "event_logits", "scene_embedding", "event_embedding")
+        said |= {name: getattr(output, name) for name in wanted}
+        for name, value in said.items():
+            if value is not None:
+                parts.setdefault(name, []).append(value.float().cpu() if name != "clip" else value.cpu())
+    joined = {name: torch.cat(values).numpy() for name, values in parts.items()}
+    order = np.argsort(joined["clip"], kind="stable")
+    whole = {name: joined[name][order] if name in joined else None for name in Rows._fields[:8]}
+    return Rows(**whole, scores=scores, coupled=coupled)  # type: ignore[arg-type]
+
+
+def numbers(
+    model: nn.Module, rows: Rows, *, seed: int, distance: Distance
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(arrays, {"coupled", "dependence", "maps", "left_out"}) as the module's docstring lists them."""
+    left_out: list[str] = []
+    clip_map, clip_rows, about_clips = tsne(rows.scene_logits, seed=seed)
+    arrays = {
+        "clip": rows.clip,
+        "scene": np.where(rows.scene.sum(1) > 0, rows.scene.argmax(1), -1),
+        "scene_logits": rows.scene_logits,
+        "event_share": event_share(rows),
+        "clip_map": clip_map,
+        "clip_rows": clip_rows,
+    }
+    maps = {"clips": about_clips}
+    table = []
+    if rows.event_logits is None:
+        left_out.append(
+            "the model has no event branch: no scene-event statistics, no coupling, no event maps"
+        )
+    else:
+        arrays["event_logits"] = rows.event_logits
+        table = _table(rows, seed, left_out)
+        weights = _weights(model, rows, left_out)
+        if weights is not None:
+            arrays |= _coupling(*weights)
+            both = np.concatenate([arrays["scene_weight"], arrays["event_weight"]])
+            arrays["label_map"], _, maps["labels"] = tsne(both, seed=seed, distance=distance)
+    return arrays, {"coupled": rows.coupled, "dependence": table, "maps": maps, "left_out": left_out}
+
+
+def _refuse_diverged(folder: Path, rows: Rows) -> None:
+    """Raises ValueError if an answer is not a number."""
+    for name in ("scene_logits", "event_logits", "scene_embedding", "event_embedding"):
+        values = getattr(rows, name)
+        if values is not None and not (finite := np.isfinite(values).all(1)).all():
+            clips = f"{(~finite).sum()} of {len(finite)} clips"
+            raise ValueError(f"{folder}: {name} is not finite for {clips}; the training diverged")
+
+
+def event_share(rows: Rows) -> np.ndarray:
+    """(S, E) share of the clips of each true scene in which the event is labelled as present."""
+    scene, known = rows.scene.astype(np.float64), rows.event_known.astype(np.float64)
+    clips = scene.T @ known
+    heard = scene.T @ (known * (rows.events >= PRESENT))
+    return np.divide(heard, clips, out=np.full(clips.shape, np.nan), where=clips > 0)
+
+
+def _table(rows: Rows, seed: int, left_out: list[str]) -> list[dict[str, Any]]:
+    scene, event = rows.scene_embedding, rows.event_embedding
+    if scene is None or event is None or scene.shape != event.shape:
+        left_out.append("Table X: the model has no two embeddings of equal width to compare")
+        return []
+    return dependence(scene, event, seed=seed)
+
+
+def _weights(model: nn.Module, rows: Rows, left_out: list[str]) -> tuple[Tensor, Tensor] | None:
+    """W_s (S, D) and W_e (E, D) of two linear classifiers on embeddings of one width; None without such."""
+    found = []
+    for name, logits in (("scene_classifier", rows.scene_logits), ("event_classifier", rows.event_logits)):
+        classifier = getattr(model, name, None)
+        if (
+            isinstance(classifier, nn.Linear)
+            and logits is not None
+            and classifier.out_features == logits.shape[1]
+        ):
+            found.append(classifier.weight.detach().float())
+    if len(found) < 2 or found[0].shape[1] != found[1].shape[1]:
+        left_out.append(
+            "coupling and map of the labels: the model has no two linear classifiers of equal width"
+        )
+        return None
+    return found[0], found[1]
+
+
+def _coupling(scene_weight: Tensor, event_weight: Tensor) -> dict[str, np.ndarray]:
+    coupling, event_attention, scene_attention = attend(scene_weight, event_weight)
+    named = {
+        "scene_weight": scene_weight,
+        "event_weight": event_weight,
+        "coupling": coupling,
+        "event_attention": event_attention,
+        "scene_attention": scene_attention,
+    }
+    return {name: value.cpu().numpy() for name, value in named.items()}
+
+
+def _write(out: Path, split: str, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Path:
+    """The arrays first, the description last: a json file there has its arrays."""
+    out.mkdir(parents=True, exist_ok=True)
+    fresh = out / f".{split}.{os.getpid()}"
+    try:
+        with open(fresh, "wb") as handle:
+            np.savez_compressed(handle, allow_pickle=False, **arrays)
+        os.replace(fresh, out / f"{split}.npz")
+        fresh.write_text(json.dumps(about, indent=1, allow_nan=False))
+        os.replace(fresh, out / f"{split}.json")
+    finally:
+        fresh.unlink(missing_ok=True)
+    return out / f"{split}.json"
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
