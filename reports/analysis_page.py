@@ -77,6 +77,8 @@ def of_study(folder: Path) -> Iterator[Shown]:
         yield markup.command(hint)
         return
     yield markup.paragraph(_facts(analyses[-1]))
+    if missing := _left_out(analyses[-1]):
+        yield markup.paragraph(f"Left out: {missing}", kind="quiet")
     for part in parts(analyses):
         yield markup.heading(part.title)
         yield from part.shown
@@ -94,10 +96,14 @@ def parts(analyses: Sequence[Analysis], events: Sequence[str] = ()) -> list[Part
 def _top(drawn: Analysis) -> markup.Block:
     model, data = drawn.record["model"], drawn.record["data"]
     found = Finding("", f"What {_name(drawn)} has learned", _facts(drawn), ())
-    left_out = {"Left out": " ".join(f"{said[0].upper()}{said[1:]}." for said in drawn.record["left_out"])}
+    left_out = {"Left out": _left_out(drawn)}
     return markup.header(
         f"run {model.get('run')} on {data.get('corpus')}", str(model.get("family")), found, left_out
     )
+
+
+def _left_out(drawn: Analysis) -> str:
+    return " ".join(f"{said[0].upper()}{said[1:]}." for said in map(str, drawn.record["left_out"]) if said)
 
 
 def _name(drawn: Analysis) -> str:
@@ -226,7 +232,7 @@ def _coupling(drawn: Analysis) -> Part:
             markup.Tint("red", "#b2182b"),
             " goes together, ",
             markup.Tint("blue", drawing.BLUE),
-            f"apart; bold is the event's strongest scene.{hidden}{untrained} "
+            f" apart; bold is the event's strongest scene.{hidden}{untrained} "
             f"{analysis_tables.agreement(info)}",
         )
     ]
