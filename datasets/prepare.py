@@ -87,6 +87,8 @@ def prepare(
         raise ValueError(f"--max-damaged {max_damaged}: accepted are fractions from 0 to below 1")
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: at least 1")
+    if shard_bytes < 1:
+        raise ValueError(f"--shard-mb {shard_bytes / 2**20:g}: more than 0")
     check_free(out)
     files = _files(corpus, source)
     headers = probe([file for members in files.values() for file in members], conversion, jobs)
@@ -305,6 +307,8 @@ class Work:
     """the fraction of clips that may be damaged"""
     jobs: int = os.cpu_count() or 1
     """threads that decode and encode"""
+    shard_mb: float = SHARD_BYTES / 2**20
+    """about how large a shard gets, in MiB"""
 
     def run(self, name: str, reader: Callable[..., Corpus], source: Path, **options: Any) -> None:
         conversion = Conversion(self.rate, self.channels)
@@ -319,6 +323,7 @@ class Work:
             conversion=conversion,
             max_damaged=self.max_damaged,
             jobs=self.jobs,
+            shard_bytes=round(self.shard_mb * 2**20),
         )
         print(summary(prepared.index, prepared.notes))
 

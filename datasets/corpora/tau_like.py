@@ -83,7 +83,7 @@ def read_tau_like(
     check_folder(folder, "meta.csv", f"{LAYOUT} as TAU2019 has them", _has_meta)
     notes: list[str] = []
     meta = _read_meta(folder, named)
-    found = _read_lists(folder, fold, meta, lists)
+    found = read_lists(folder, fold, meta, lists)
     space = label_order(folder, {labels.scene for labels in meta.values() if labels.scene})
     meta, events = read_events(folder, meta, space.events if space else None, notes)
     if space is None:
@@ -155,7 +155,7 @@ def _check_name(row: Row, file: str, labels: ClipLabels, named: NamedScenes) -> 
         )
 
 
-def _read_lists(
+def read_lists(
     folder: Path, fold: int, meta: Mapping[str, ClipLabels], form: ListForm
 ) -> dict[str, list[str]]:
     """{"train", "test" and, where there is a list, "val": files}."""

@@ -23,10 +23,10 @@ from datasets.encode import encode
 from datasets.shards import Index
 
 Make = Callable[..., Path]
-SHARD = 5000  # bytes: two or three clips
+SHARD = "0.005"  # MiB: two or three clips
 
 # A preparation in a process of its own, slow enough to be killed in the middle.
-SLOW = f"""
+SLOW = """
 import sys, time
 from datasets import prepare
 real = prepare.encode
@@ -34,14 +34,12 @@ def slow(*args, **kwargs):
     time.sleep(0.03)
     return real(*args, **kwargs)
 prepare.encode = slow
-prepare.prepare.__kwdefaults__["shard_bytes"] = {SHARD}
 sys.exit(prepare.main(sys.argv[1:]))
 """
 
 
 @pytest.fixture(autouse=True)
-def _small_shards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(prepare.prepare.__kwdefaults__, "shard_bytes", SHARD)
+def _staging_in_tmp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
@@ -55,7 +53,7 @@ def source(tau_folder: Make) -> Path:
 
 
 def arguments(source: Path, out: Path | str, *more: str) -> list[str]:
-    options = ["--jobs", "2", "--max-damaged", "0.1", "--corpus", "c", *more]
+    options = ["--jobs", "2", "--max-damaged", "0.1", "--corpus", "c", "--shard-mb", SHARD, *more]
     return ["tau-like", "--source", str(source), "--out", str(out), *options]
 
 
@@ -116,7 +114,6 @@ def test_what_is_kept_is_said_and_other_arguments_are_refused(
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: interrupted; ") and said.endswith("the same command goes on from there")
     monkeypatch.undo()
-    monkeypatch.setitem(prepare.prepare.__kwdefaults__, "shard_bytes", SHARD)
     assert prepare.main(arguments(source, out, "--rate", "4000")) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "its --rate was null, not 4000; give the same again to go on, or delete that folder" in line
