@@ -35,19 +35,28 @@ from datasets.convert import AS_IT_IS, Channels, Conversion
 from datasets.corpora import (
     ABOUT,
     UNKNOWN,
+    Classes2013,
     Corpus,
+    TestList,
     TrainingLists,
     TrainingPart,
     Validation,
     read_audioset,
+    read_audioset_strong,
+    read_dcase2013,
     read_fsdkaggle2019,
+    read_imoto,
+    read_jssed,
     read_listing,
     read_tau2019,
     read_tau_like,
     read_tut2018,
+    read_tut_as,
     read_tut_sed,
 )
+from datasets.corpora.jssed import is_mixed
 from datasets.encode import AudioFile, Damaged, Encoded, encode, probe
+from datasets.jssed_recipe import Recipe, make_jssed
 from datasets.prefetch import map_ahead
 from datasets.progress import Progress
 from datasets.shards import SHARD_BYTES, Index, Sample, Shard, Split, make_index, unique_keys, write_split
@@ -342,7 +351,9 @@ class HoldOut:
 
 WorkFlags = Annotated[Work, tyro.conf.arg(name="")]
 HoldOutFlags = Annotated[HoldOut, tyro.conf.arg(name="")]
+RecipeFlags = Annotated[Recipe, tyro.conf.arg(name="")]
 DEFAULT_HOLD_OUT = HoldOut()
+DEFAULT_RECIPE = Recipe()
 
 
 def _plain(name: str, reader: Callable[..., Corpus], about: str) -> None:
@@ -378,6 +389,62 @@ def tau_like(
     work.run(name, read_tau_like, source, fold=fold, about=ABOUT.get(name, UNKNOWN), **vars(hold_out))
 
 
+@app.command(name="tut-as")
+def tut_as(source: Path, work: WorkFlags, fold: int = 1, hold_out: HoldOutFlags = DEFAULT_HOLD_OUT) -> None:
+    """TUT Acoustic Scenes 2016 or 2017, development set: 15 scenes, four folds.
+
+    Args:
+        source: TUT-acoustic-scenes-2016-development/ or that of 2017
+        fold: which of the four
+    """
+    work.run("tut-as", read_tut_as, source, fold=fold, **vars(hold_out))
+
+
+@app.command(name="dcase2013")
+def dcase2013(
+    source: Path,
+    work: WorkFlags,
+    fold: int = 1,
+    classes: Classes2013 = "tau2019",
+    clip_seconds: float = 0.0,
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
+) -> None:
+    """DCASE 2013 scenes: ten scenes, 30 s; the public set and, where it is there, the private one as test.
+
+    Args:
+        source: the folder with scenes_stereo/ and scenes_stereo_testset/, or scenes_stereo/ itself
+        fold: which fifth of the public set is the test split where there is no private set
+        classes: tau2019 = its ten scenes, as paper 000 §V-G maps them; own = the corpus's own ten
+        clip_seconds: cut the recordings into clips of this length; 0 = whole
+    """
+    options = {"fold": fold, "classes": classes, "clip_seconds": clip_seconds}
+    work.run("dcase2013", read_dcase2013, source, **options, **vars(hold_out))
+
+
+@app.command(name="jssed")
+def jssed(source: Path, work: WorkFlags, hold_out: HoldOutFlags = DEFAULT_HOLD_OUT) -> None:
+    """JSSED, or a corpus made by jssed-recipe, in the generic form that datasets/corpora/jssed.py describes.
+
+    Args:
+        source: the folder with scenes.tsv, events_strong.tsv and the clips
+    """
+    # A mixture of other recordings must not pass for JSSED in a report.
+    name = "jssed-recipe" if is_mixed(source) else "jssed"
+    work.run(name, read_jssed, source, **vars(hold_out))
+
+
+@app.command(name="jssed-recipe")
+def jssed_recipe(backgrounds: Path, events: Path, out: Path, recipe: RecipeFlags = DEFAULT_RECIPE) -> None:
+    """Mix a corpus like JSSED from your own recordings; `jssed` prepares what it writes.
+
+    Args:
+        backgrounds: a folder a scene, with recordings in each
+        events: a folder an event, with recordings in each
+        out: the folder for the clips and their lists; must not exist or be empty
+    """
+    print(make_jssed(backgrounds, events, out, recipe))
+
+
 @app.command(name="audioset")
 def audioset(
     source: Path,
@@ -392,6 +459,23 @@ def audioset(
         train: the training lists; eval_segments.csv is the test split
     """
     work.run("audioset", read_audioset, source, train=train, **vars(hold_out))
+
+
+@app.command(name="audioset-strong")
+def audioset_strong(
+    source: Path,
+    work: WorkFlags,
+    test: TestList = "strong",
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
+) -> None:
+    """AudioSet's strong labels of 2021: 456 events with onsets and offsets, no scenes.
+
+    Args:
+        source: the folder with audioset_train_strong.tsv, audioset_eval_strong.tsv, mid_to_display_name.tsv
+            and, anywhere below, the clips
+        test: the test list; framed = audioset_eval_strong_framed_posneg.tsv
+    """
+    work.run("audioset-strong", read_audioset_strong, source, test=test, **vars(hold_out))
 
 
 @app.command(name="fsdkaggle2019")
@@ -429,6 +513,24 @@ def tut_sed(
     """
     options = {"fold": fold, "clip_seconds": clip_seconds, "merge_years": merge_years}
     work.run("tut-sed", read_tut_sed, source, **options, **vars(hold_out))
+
+
+@app.command(name="imoto")
+def imoto(
+    source: Path,
+    work: WorkFlags,
+    fold: int = 0,
+    clip_seconds: float = 10.0,
+    hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
+) -> None:
+    """The joint set of Imoto et al.: TUT Acoustic Scenes and Sound Events, 4 scenes, 25 timed events.
+
+    Args:
+        source: the folder with metadata_SEDandASC01/ and the TUT-… folders that its lists name
+        fold: 0 = the development and the evaluation set; 1 to 4 = a fold of the development set
+        clip_seconds: the length of the clips that the recordings are cut into; 0 = whole recordings
+    """
+    work.run("imoto", read_imoto, source, fold=fold, clip_seconds=clip_seconds, **vars(hold_out))
 
 
 @app.command(name="table")

@@ -19,8 +19,8 @@ from datasets.corpora.jssed import read_jssed
 from datasets.corpora.listing import read_listing
 from datasets.corpora.tau2019 import read_tau2019
 from datasets.corpora.tau_like import read_tau_like
-from datasets.corpora.tut_as import read_tut_as
 from datasets.corpora.tut2018 import read_tut2018
+from datasets.corpora.tut_as import read_tut_as
 from datasets.corpora.tut_sed import read_tut_sed
 
 # Corpora that may have been brought into TAU2019's layout, by the name that --corpus gives them.

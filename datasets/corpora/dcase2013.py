@@ -113,7 +113,8 @@ def _recordings(folder: Path) -> dict[Path, str]:
 def _fold(recordings: Mapping[Path, str], fold: int) -> tuple[dict[Path, str], dict[Path, str]]:
     """(training, test)"""
     seen: dict[str, int] = defaultdict(int)
-    train, test = {}, {}
+    train: dict[Path, str] = {}
+    test: dict[Path, str] = {}
     for path, scene in recordings.items():
         (test if seen[scene] % FOLDS == fold - 1 else train)[path] = scene
         seen[scene] += 1

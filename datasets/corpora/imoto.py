@@ -1,5 +1,5 @@
-"""The joint set of Imoto et al. (paper 001): 266 min of TUT Acoustic Scenes and TUT Sound Events 2016 and 2017,
-4 scenes and 25 events with onsets and offsets.
+"""The joint set of Imoto et al. (paper 001): 266 min of TUT Acoustic Scenes and TUT Sound Events 2016 and
+2017, 4 scenes and 25 events with onsets and offsets.
 
     metadata_SEDandASC01/meta/meta_development.txt, meta_evaluation.txt                192 and 74 min
     metadata_SEDandASC01/crossvaridation/meta_fold0{1..4}_development.txt, …_evaluation.txt   (its spelling)
@@ -7,10 +7,10 @@
     TUT-acoustic-scenes-2016-development/audio/b113_30_60.wav …        and of 2017, development and evaluation
 
 The lists: TAB, a header path, scene_label, event_start_time, event_end_time, event_label, one line an event
-with times from the file's start. So a recording without any event is in no list, and not in the set. Layout and
-names are those of github.com/KeisukeImoto/metadata_SEDandASC01; some versions of its lists say "people
-speaking" where the others say "people talking". Recordings of 10 s to 5 min are cut into clips of 10 s, as the
-paper uses them; how its authors treat what remains at the end is not known.
+with times from the file's start. So a recording without any event is in no list, and not in the set. Layout
+and names are those of github.com/KeisukeImoto/metadata_SEDandASC01; some versions of its lists say "people
+speaking" where the others say "people talking". Recordings of 10 s to 5 min are cut into clips of 10 s, as
+the paper uses them; how its authors treat what remains at the end is not known.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from datasets.tables import Row, audio_path, read_table
 ABOUT = About(
     "audio: Tampere University of Technology, non-commercial use (EULA.pdf of each download); annotations: "
     "none stated",
-    "Imoto, Tonami, Koizumi, Yasuda, Yamanishi, Yamashita, Sound event detection by multitask learning of sound "
-    "events and scenes with soft scene labels, ICASSP 2020; Mesaros, Heittola, Virtanen, TUT database for "
-    "acoustic scene classification and sound event detection, EUSIPCO 2016",
+    "Imoto, Tonami, Koizumi, Yasuda, Yamanishi, Yamashita, Sound event detection by multitask learning of "
+    "sound events and scenes with soft scene labels, ICASSP 2020; Mesaros, Heittola, Virtanen, TUT database "
+    "for acoustic scene classification and sound event detection, EUSIPCO 2016",
 )
 SCENES = ("city_center", "home", "office", "residential_area")
 EVENTS = (
@@ -71,8 +71,8 @@ def read_imoto(
     fold of the development set. Validation is held out of the training recordings, by original recording
     unless `validation` is "random".
 
-    Raises FileNotFoundError or ValueError, one line each, for anything missing, malformed or contradictory and
-    for a scene or event that is none of the set's.
+    Raises FileNotFoundError or ValueError, one line each, for anything missing, malformed or contradictory
+    and for a scene or event that is none of the set's.
     """
     check_clip_seconds(clip_seconds)
     if not 0 <= fold <= FOLDS:

@@ -32,6 +32,10 @@ ABOUT = About(
     "Bear, Nolasco, Benetos, Towards joint sound scene and polyphonic sound event recognition, "
     "Interspeech 2019",
 )
+MIXED = About(
+    "that of the recordings it is mixed from",
+    "mixed by scenetune's jssed-recipe, after Bear, Nolasco, Benetos, Interspeech 2019",
+)
 SCENES = (
     "bus", "busystreet", "office", "openairmarket", "park", "quietstreet", "restaurant", "supermarket",
     "tube", "tubestation",
@@ -88,7 +92,12 @@ def read_jssed(
         notes.append(f"the val clips are trained on: --validation {validation} was asked for")
         first, val = hold_out(together, validation, validation_fraction, seed, notes)
         found = {"train": first, "val": val, "test": found["test"]}
-    return Corpus(space, found, tuple(notes), ABOUT)
+    return Corpus(space, found, tuple(notes), MIXED if is_mixed(folder) else ABOUT)
+
+
+def is_mixed(folder: Path) -> bool:
+    """Whether jssed-recipe made it."""
+    return (folder / "recipe.json").is_file()
 
 
 def spelling(name: str) -> str:
