@@ -45,10 +45,10 @@ RELATIONS: Mapping[str, tuple[str, ...]] = {
     "busystreet": ("buspassby", "doorclose", "footsteps", "keylock", "knock", "laughter", "motorbike",
                    "speech", "running", "wind"),
     "office": ("chairsmoving", "doorslam", "drawer", "keys", "knock", "laughter", "switch", "phone"),
-    "openairmarket": ("bagrustle", "buspassby", "cooking", "footsteps", "footstepsongrass", "lightrain", "money",
-                      "speech", "wind"),
-    "park": ("buspassby", "birdsong", "footstepsongrass", "gate", "laughter", "lightrain", "phone", "pushbike",
-             "speech", "wind"),
+    "openairmarket": ("bagrustle", "buspassby", "cooking", "footsteps", "footstepsongrass", "lightrain",
+                      "money", "speech", "wind"),
+    "park": ("buspassby", "birdsong", "footstepsongrass", "gate", "laughter", "lightrain", "phone",
+             "pushbike", "speech", "wind"),
     "quietstreet": ("birdsong", "footsteps", "keylock", "lightrain", "pushbike", "wind"),
     "restaurant": ("chairsmoving", "cooking", "doorclose", "footsteps", "laughter", "speech"),
 }  # fmt: skip
@@ -346,8 +346,8 @@ def _ordered(names: Mapping[str, object], theirs: Sequence[str]) -> list[str]:
 def _summary(out: Path, made: Sequence[Mixture], scenes: Sources, sounds: Sources) -> str:
     counts = " / ".join(str(sum(m.split == split for m in made)) for split in SPLITS)
     lines = [
-        f"{out}: {counts} clips (train / val / test), {len(scenes.files)} scenes, {len(sounds.files)} events, "
-        f"{sum(len(m.events) for m in made)} events placed"
+        f"{out}: {counts} clips (train / val / test), {len(scenes.files)} scenes, {len(sounds.files)} "
+        f"events, {sum(len(m.events) for m in made)} events placed"
     ]
     for kind, sources in (("backgrounds", scenes), ("events", sounds)):
         lines.append(

@@ -266,7 +266,7 @@ def _write_documents(
     record = {
         "conversion": {**asdict(conversion), "how": conversion.describe()},
         "clips_with_samples_limited_to_full_scale": limited,
-        "notes": list(corpus.notes),
+        "notes": [note.replace(f"{source}/", "") for note in corpus.notes],
         "software": _software(),
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 
@@ -29,6 +30,12 @@ def exists(root: str | Path, name: str) -> bool:
 def read_bytes(root: str | Path, name: str) -> bytes:
     system, path = fsspec.core.url_to_fs(str(join(root, name)))
     return bytes(system.cat_file(path))
+
+
+def open_stream(root: str | Path, name: str) -> BinaryIO:
+    system, path = fsspec.core.url_to_fs(str(join(root, name)))
+    stream: BinaryIO = system.open(path, "rb")
+    return stream
 
 
 def put(local: Path, root: str | Path, name: str) -> None:

@@ -38,10 +38,12 @@ LAYOUT = "meta.csv, evaluation_setup/ and audio/"
 
 @dataclass(frozen=True)
 class ListForm:
-    """How the lists of evaluation_setup/ are written: their suffix, and whether they have a header."""
+    """How the lists of evaluation_setup/ are written: their suffix, and whether they have a header. `meta` is
+    the list of all files, for messages."""
 
     suffix: str = ".csv"
     header: bool = True
+    meta: str = "meta.csv"
 
     def read(self, path: Path) -> list[Row]:
         if self.header:
@@ -192,9 +194,9 @@ def _read_list(path: Path, meta: Mapping[str, ClipLabels], form: ListForm) -> li
     for row in form.read(path):
         file, scene = audio_path(row), row.cells.get("scene_label")
         if file not in meta:
-            raise ValueError(f"{row.where}: {file} is not in meta.csv ({len(meta)} files)")
+            raise ValueError(f"{row.where}: {file} is not in {form.meta} ({len(meta)} files)")
         if scene and scene != meta[file].scene:
-            raise ValueError(f"{row.where}: {file} is {scene!r} here and {meta[file].scene!r} in meta.csv")
+            raise ValueError(f"{row.where}: {file} is {scene!r} here and {meta[file].scene!r} in {form.meta}")
         files[file] = None
     if not files:
         raise ValueError(f"{path}: no lines{' below the header' if form.header else ''}")

@@ -55,7 +55,7 @@ def read_tut_as(
     check_folder(folder, f"{SETUP}/", LAYOUT, lambda path: (path / SETUP).is_dir())
     notes: list[str] = []
     meta = _read_meta(folder, notes)
-    lists = read_lists(folder, fold, meta, ListForm(".txt", header=False))
+    lists = read_lists(folder, fold, meta, ListForm(".txt", header=False, meta="the list of all files"))
     scenes = tuple(sorted({str(labels.scene) for labels in meta.values()}))
     if len(scenes) != SCENES:
         notes.append(f"{len(scenes)} scenes; the published set has {SCENES}")

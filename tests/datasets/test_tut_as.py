@@ -11,8 +11,8 @@ from datasets.corpora import Corpus, read_tut_as
 from datasets.shards import Index, read_labels
 
 SCENES = [
-    "beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home", "library",
-    "metro_station", "office", "park", "residential_area", "train", "tram",
+    "beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home",
+    "library", "metro_station", "office", "park", "residential_area", "train", "tram",
 ]  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_the_command_makes_24_bit_stereo(tut_as: Path, tmp_path: Path) -> None:
         ),
         (
             lambda r: write(r / "evaluation_setup/fold1_train.txt", ["audio/b001_0_10.wav\tbus"]),
-            "is 'bus' here and 'beach' in the meta list",
+            "is 'bus' here and 'beach' in the list of all files",
         ),
     ],
 )
