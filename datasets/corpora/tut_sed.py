@@ -149,13 +149,13 @@ def _read_annotations(
         path = year / "meta" / audio.parent.name / f"{audio.stem}.ann"
         found[file] = [
             (onset, offset, renamed.get(name, name))
-            for onset, offset, name in _read_annotation(path, audio.name, backwards)
+            for onset, offset, name in read_annotation(path, audio.name, backwards)
         ]
     note_backwards(backwards, notes)
     return found
 
 
-def _read_annotation(path: Path, audio: str, backwards: list[str]) -> list[Span]:
+def read_annotation(path: Path, audio: str, backwards: list[str]) -> list[Span]:
     """The events of an .ann file in either of its layouts; `audio` is the name its long lines must have."""
     numbered = text_lines(path)
     spans = []
