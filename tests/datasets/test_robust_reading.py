@@ -20,6 +20,7 @@ from datasets.corpora import (
     read_tut2018,
     read_tut_sed,
 )
+from datasets.corpora.tut_sed import read_annotation
 from datasets.shards import Index, read_labels
 from datasets.source import open_source
 
@@ -256,8 +257,9 @@ def link_lists(source: Path, root: Path) -> None:
 
 
 def touch(root: Path, files: list[str]) -> None:
+    for folder in {(root / file).parent for file in files}:
+        folder.mkdir(parents=True, exist_ok=True)
     for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
 
 
