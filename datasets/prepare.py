@@ -3,35 +3,30 @@
     python -m datasets.prepare NAME --source DIR --out SHARDS [--rate HZ] [--channels mono] …
     python -m datasets.prepare --help                 the NAMEs
 
-A reader (datasets/corpora) says which files, splits and labels there are. Every listed file is decoded in
-full (datasets/encode.py), by as many threads as there are cores; `--rate` and `--channels` make mixed files
-alike (datasets/convert.py), and loudness is not touched. Damaged clips are left out, counted and named, and
-above `--max-damaged` the preparation fails. Shards are made in a staging folder (datasets/staging.py), from
-which a killed preparation goes on; the result has the same bytes as if it had not been killed. `--out` is a
-folder, which gets its name when everything is in place, or an fsspec URL, whose index.json is put last.
+A reader (datasets/corpora) says which files, splits and labels there are, and datasets/build.py makes shards
+of them. Every listed file is decoded in full (datasets/encode.py), by as many threads as there are cores;
+`--rate` and `--channels` make mixed files alike (datasets/convert.py), and loudness is not touched. Damaged
+clips are left out, counted and named, and above `--max-damaged` the preparation fails. Shards are made in a
+staging folder (datasets/staging.py), from which a killed preparation goes on; the result has the same bytes
+as if it had not been killed. `--out` is a folder, which gets its name when everything is in place, or an
+fsspec URL, whose index.json is put last.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import scipy
-import soundfile
 import tyro
 from tyro.extras import SubcommandApp
 
 from datasets import storage
-from datasets.convert import AS_IT_IS, Channels, Conversion
+from datasets.build import build_shards
+from datasets.convert import Channels, Conversion
 from datasets.corpora import (
     ABOUT,
     UNKNOWN,
@@ -55,231 +50,9 @@ from datasets.corpora import (
     read_tut_sed,
 )
 from datasets.corpora.jssed import is_mixed
-from datasets.encode import AudioFile, Damaged, Encoded, encode, probe
 from datasets.jssed_recipe import Recipe, make_jssed
-from datasets.prefetch import map_ahead
-from datasets.progress import Progress
-from datasets.shards import SHARD_BYTES, Index, Sample, Shard, Split, make_index, unique_keys, write_split
-from datasets.staging import Finished, Staging, check_free, staging
-
-SHUFFLE = 20261120
-RECORD = "prepared.json"
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A shard set and sentences about what was left out, looked odd or was converted."""
-
-    index: Index
-    notes: tuple[str, ...]
-
-
-def prepare(
-    corpus: Corpus,
-    source: Path,
-    out: str | Path,
-    *,
-    name: str,
-    conversion: Conversion = AS_IT_IS,
-    max_damaged: float = 0.01,
-    jobs: int = 1,
-    progress: bool = True,
-    shard_bytes: int = SHARD_BYTES,
-) -> Prepared:
-    """Write the shards of `corpus`, whose files lie below `source`, to the folder or URL `out`.
-
-    Raises ValueError or OSError with one line when `out` is in use, the files differ after `conversion` in
-    sampling rate or channels, or more than the fraction `max_damaged` of them is damaged. Nothing is at `out`
-    then; finished shards are kept for the next try.
-    """
-    if not 0 <= max_damaged < 1:
-        raise ValueError(f"--max-damaged {max_damaged}: accepted are fractions from 0 to below 1")
-    if jobs < 1:
-        raise ValueError(f"--jobs {jobs}: at least 1")
-    if shard_bytes < 1:
-        raise ValueError(f"--shard-mb {shard_bytes / 2**20:g}: more than 0")
-    check_free(out)
-    files = _files(corpus, source)
-    headers = probe([file for members in files.values() for file in members], conversion, jobs)
-    total = sum(map(len, files.values()))
-    _check_damage(headers.damaged, total, max_damaged)
-    what = _what(corpus, name, files, conversion, shard_bytes)
-    with staging(out, what) as stage:
-        if stage.finished and progress:
-            print(f"note: going on after {len(stage.finished)} finished shards", file=sys.stderr)
-        done = sum(max((item.files for item in stage.of_split(split)), default=0) for split in files)
-        with Progress(total - len(headers.damaged), progress, done=done) as bar:
-            tally = Tally(dict(headers.damaged), total, max_damaged)
-            splits = {}
-            for split, members in files.items():
-                todo = [file for file in members if file.recording.name not in headers.damaged]
-                work = SplitWork(split, todo, functools.partial(encode, conversion=conversion), jobs)
-                splits[split] = work.write(stage, tally, bar, headers.sample_rate, shard_bytes)
-                if splits[split].clips == 0:
-                    stage.discard()
-                    raise ValueError(f"split {split!r} has no clip left: {len(members)} files, all damaged")
-        index = make_index(
-            stage.folder,
-            splits,
-            corpus=name,
-            sample_rate=headers.sample_rate,
-            channels=headers.channels,
-            sample_type=headers.sample_type,
-            labels=corpus.labels,
-            licence=corpus.about.licence,
-            citation=corpus.about.citation,
-            dropped=sorted(tally.damaged.items()),
-        )
-        _write_documents(corpus, source, stage.folder, conversion, tally.limited)
-        stage.publish(index)
-    root: Any = out
-    notes = list(corpus.notes)
-    if not conversion.nothing:
-        notes.append(conversion.describe())
-    if tally.limited:
-        notes.append(f"{tally.limited} clips had samples beyond full scale, which are limited to it")
-    return Prepared(replace(index, root=root), tuple(notes))
-
-
-@dataclass
-class Tally:
-    """What was odd so far: {damaged file: reason}, and how many clips had samples beyond full scale."""
-
-    damaged: dict[str, str]
-    total: int
-    max_damaged: float
-    limited: int = 0
-
-    def add(self, damaged: Mapping[str, str], limited: int) -> None:
-        """Raises ValueError when it becomes too much damage."""
-        self.limited += limited
-        if damaged:
-            self.damaged |= damaged
-            _check_damage(self.damaged, self.total, self.max_damaged)
-
-
-@dataclass
-class SplitWork:
-    """The files of one split on their way into shards, from where an earlier run stopped."""
-
-    split: str
-    todo: Sequence[AudioFile]
-    encode: Callable[[AudioFile], Encoded | Damaged]
-    jobs: int
-
-    def write(self, stage: Staging, tally: Tally, bar: Progress, rate: int, shard_bytes: int) -> Split:
-        """Raises ValueError when too many files are damaged."""
-        before = stage.of_split(self.split)
-        for item in before:
-            tally.add(item.damaged, item.limited)
-        used = before[-1].files if before else 0
-        damaged: dict[str, str] = {}
-        limited = 0
-
-        def samples() -> Iterator[Sample]:
-            nonlocal used, limited
-            for result in map_ahead(self.encode, self.todo[used:], self.jobs):
-                bar.step()
-                used += 1
-                if isinstance(result, Damaged):
-                    damaged[result.file] = result.reason
-                    tally.add({result.file: result.reason}, 0)
-                else:
-                    limited += result.limited > 0
-                    tally.add({}, int(result.limited > 0))
-                    yield result.sample
-
-        def on_shard(shard: Shard) -> None:
-            # A shard ends before the next file is taken, so `used` and `damaged` are exact here.
-            nonlocal limited
-            stage.record(Finished(self.split, shard, used, dict(damaged), limited))
-            damaged.clear()
-            limited = 0
-
-        return write_split(
-            stage.folder,
-            self.split,
-            samples(),
-            rate,
-            shard_bytes,
-            done=[item.shard for item in before],
-            on_shard=on_shard,
-        )
-
-
-def _files(corpus: Corpus, source: Path) -> dict[str, list[AudioFile]]:
-    """The files of each split, shuffled: the streaming reader mixes clips only within a window."""
-    files = {}
-    for split, recordings in corpus.splits.items():
-        keys = unique_keys(recording.name for recording in recordings)
-        found = [AudioFile(key, source / r.file, r) for key, r in zip(keys, recordings)]
-        order = np.random.default_rng(SHUFFLE).permutation(len(found))
-        files[split] = [found[place] for place in order]
-    return files
-
-
-def _what(
-    corpus: Corpus,
-    name: str,
-    files: Mapping[str, Sequence[AudioFile]],
-    conversion: Conversion,
-    shard_bytes: int,
-) -> dict[str, Any]:
-    """What decides the bytes of the shards: only a preparation that agrees in all of it may go on."""
-    digest = hashlib.sha256()
-    for split, members in files.items():
-        for file in members:
-            try:
-                stat = file.path.stat()
-                state = [stat.st_size, stat.st_mtime_ns]
-            except OSError:
-                state = []
-            r = file.recording
-            record = [split, file.key, r.file, r.start, r.seconds, state, r.labels.to_json().decode()]
-            digest.update(json.dumps(record).encode())
-    return {
-        "corpus": name,
-        "--rate": conversion.rate,
-        "--channels": conversion.channels,
-        "classes": [len(corpus.labels.scenes), len(corpus.labels.events)],
-        "list of files, with their labels, sizes and dates,": digest.hexdigest(),
-        "shard size": shard_bytes,
-        "software": _software(),
-    }
-
-
-def _software() -> dict[str, str]:
-    return {
-        "libsndfile": soundfile.__libsndfile_version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
-
-
-def _write_documents(
-    corpus: Corpus, source: Path, folder: Path, conversion: Conversion, limited: int
-) -> None:
-    """The source's licence notices, and how the set was made: prepared.json."""
-    for notice in sorted([*source.glob("LICEN[SC]E*"), *source.glob("EULA*")]):
-        if notice.is_file():
-            shutil.copyfile(notice, folder / notice.name)
-    record = {
-        "conversion": {**asdict(conversion), "how": conversion.describe()},
-        "clips_with_samples_limited_to_full_scale": limited,
-        "notes": [note.replace(f"{source}/", "") for note in corpus.notes],
-        "software": _software(),
-    }
-    (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _check_damage(damaged: Mapping[str, str], total: int, max_damaged: float) -> None:
-    if len(damaged) > max_damaged * total:
-        shown = "; ".join(f"{file}: {reason}" for file, reason in list(damaged.items())[:3])
-        more = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
-        raise ValueError(
-            f"{len(damaged)} of {total} clips are damaged so far, more than --max-damaged {max_damaged:g} "
-            f"allows: {shown}{more}"
-        )
+from datasets.shards import SHARD_BYTES, Index
+from datasets.staging import check_free
 
 
 def summary(index: Index, notes: Sequence[str]) -> str:
@@ -324,7 +97,7 @@ class Work:
         out = self.out if storage.is_url(self.out) else Path(self.out)
         check_free(out)
         listing = reader(source, **options)
-        prepared = prepare(
+        built = build_shards(
             listing,
             source,
             out,
@@ -334,7 +107,7 @@ class Work:
             jobs=self.jobs,
             shard_bytes=round(self.shard_mb * 2**20),
         )
-        print(summary(prepared.index, prepared.notes))
+        print(summary(built.index, built.notes))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from filelock import FileLock
 
-from datasets import prepare, staging
+from datasets import build, prepare, staging
 from datasets.corpora import read_tau_like
 from datasets.encode import encode
 from datasets.shards import Index
@@ -28,12 +28,12 @@ SHARD = "0.005"  # MiB: two or three clips
 # A preparation in a process of its own, slow enough to be killed in the middle.
 SLOW = """
 import sys, time
-from datasets import prepare
-real = prepare.encode
+from datasets import build, prepare
+real = build.encode
 def slow(*args, **kwargs):
     time.sleep(0.03)
     return real(*args, **kwargs)
-prepare.encode = slow
+build.encode = slow
 sys.exit(prepare.main(sys.argv[1:]))
 """
 
@@ -102,7 +102,7 @@ def interrupt_after(clips: int, monkeypatch: pytest.MonkeyPatch, error: BaseExce
             raise error
         return encode(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prepare, "encode", failing)
+    monkeypatch.setattr(build, "encode", failing)
 
 
 def test_what_is_kept_is_said_and_other_arguments_are_refused(
@@ -113,7 +113,7 @@ def test_what_is_kept_is_said_and_other_arguments_are_refused(
     assert prepare.main(arguments(source, out)) == 130
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: interrupted; ") and said.endswith("the same command goes on from there")
-    monkeypatch.undo()
+    monkeypatch.setattr(build, "encode", encode)
     assert prepare.main(arguments(source, out, "--rate", "4000")) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "its --rate was null, not 4000; give the same again to go on, or delete that folder" in line
@@ -130,7 +130,7 @@ def test_an_option_that_does_not_change_the_bytes_may_change(
     out = tmp_path / "out"
     interrupt_after(8, monkeypatch, OSError(28, "No space left on device"))
     assert prepare.main(arguments(source, out)) == 2
-    monkeypatch.setattr(prepare, "encode", encode)
+    monkeypatch.setattr(build, "encode", encode)
     assert prepare.main(arguments(source, out, "--jobs", "1", "--max-damaged", "0.5")) == 0
     assert content(out) == content(tmp_path / "whole")
 
@@ -142,7 +142,7 @@ def test_a_torn_manifest_and_a_truncated_shard_are_made_again(
     out, unfinished = tmp_path / "out", tmp_path / ".out.unfinished"
     interrupt_after(10, monkeypatch, KeyboardInterrupt())
     assert prepare.main(arguments(source, out)) == 130
-    monkeypatch.setattr(prepare, "encode", encode)
+    monkeypatch.setattr(build, "encode", encode)
     manifest = unfinished / staging.MANIFEST
     lines = manifest.read_bytes().splitlines(keepends=True)
     assert len(lines) >= 3
