@@ -35,7 +35,7 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -242,18 +242,31 @@ def make_index(
 
 
 class ShardWriter:
-    """Writes one split, shard after shard; each tar appears under its name only when it is whole."""
+    """Writes one split, shard after shard; each tar appears under its name only when it is whole.
 
-    def __init__(self, folder: Path, split: str, sample_rate: int, shard_bytes: int = SHARD_BYTES) -> None:
+    `done` are the split's first shards, written before; `on_shard` is told of every new one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        sample_rate: int,
+        shard_bytes: int = SHARD_BYTES,
+        *,
+        done: Sequence[Shard] = (),
+        on_shard: Callable[[Shard], None] | None = None,
+    ) -> None:
         self._folder, self._split, self._sample_rate, self._shard_bytes = (
             folder,
             split,
             sample_rate,
             shard_bytes,
         )
-        self._shards: list[Shard] = []
+        self._shards: list[Shard] = list(done)
+        self._on_shard = on_shard
         self._clips: list[Clip] = []
-        self._keys: set[str] = set()
+        self._keys: set[str] = {clip.key for shard in done for clip in shard.clips}
         self._tar: tarfile.TarFile | None = None
 
     def add(self, sample: Sample) -> None:
@@ -311,6 +324,8 @@ class ShardWriter:
         name = f"{self._split}-{len(self._shards):06d}.tar"
         self._shards.append(_named(self._partial, self._folder / name, self._clips))
         self._clips, self._tar = [], None
+        if self._on_shard is not None:
+            self._on_shard(self._shards[-1])
 
 
 def write_shard(folder: Path, name: str, clips: Iterable[tuple[Clip, Mapping[str, bytes]]]) -> Shard:
@@ -338,11 +353,18 @@ def _named(partial: Path, path: Path, clips: Sequence[Clip]) -> Shard:
 
 
 def write_split(
-    folder: Path, split: str, samples: Iterable[Sample], sample_rate: int, shard_bytes: int = SHARD_BYTES
+    folder: Path,
+    split: str,
+    samples: Iterable[Sample],
+    sample_rate: int,
+    shard_bytes: int = SHARD_BYTES,
+    *,
+    done: Sequence[Shard] = (),
+    on_shard: Callable[[Shard], None] | None = None,
 ) -> Split:
-    """Write `samples` in the order given. The streaming reader mixes clips that lie near each other, so give
-    them shuffled."""
-    writer = ShardWriter(folder, split, sample_rate, shard_bytes)
+    """Write `samples` in the order given, after the shards `done` of the same split. The streaming reader
+    mixes clips that lie near each other, so give them shuffled."""
+    writer = ShardWriter(folder, split, sample_rate, shard_bytes, done=done, on_shard=on_shard)
     for sample in samples:
         writer.add(sample)
     return writer.close()

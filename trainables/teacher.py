@@ -30,7 +30,7 @@ import numpy as np
 import ray
 import tyro
 
-from datasets.prepare import Progress
+from datasets.progress import Progress
 from datasets.shards import Index, Tags
 from datasets.tagged import Unfinished, read_tags, tagged_index, write_tagged
 from trainables.taggers import Tagger, load_tagger

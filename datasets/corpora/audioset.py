@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from datasets.corpora.corpus import About, Corpus, Recording, Validation, check_folder
+from datasets.corpora.corpus import About, Corpus, Recording, Validation, check_class_list, check_folder
 from datasets.corpora.hold_out import hold_out
 from datasets.labels import LabelSpace
 from datasets.shards import ClipLabels
@@ -71,12 +71,10 @@ def read_audioset(
     FileNotFoundError or ValueError, one line each, for lists that are missing or malformed, for a label that
     CLASS_LIST does not have and for a list without any clip.
     """
-    check_folder(folder, CLASS_LIST, LAYOUT, lambda path: _find(path, CLASS_LIST) is not None)
-    names = read_classes(_find(folder, CLASS_LIST) or folder / CLASS_LIST)
-    clips, twice = _clips(folder)
+    check_folder(folder, CLASS_LIST, LAYOUT, lambda path: find_file(path, CLASS_LIST) is not None)
+    names = read_classes(find_file(folder, CLASS_LIST) or folder / CLASS_LIST)
     notes: list[str] = []
-    if twice:
-        notes.append(f"{twice} names of clips occur in several folders or formats: the first is taken")
+    clips = Clips.below(folder, notes)
     kinds = ("balanced", "unbalanced") if train == "both" else (train,)
     test = _read_list(folder, "eval", names, clips, notes)
     used = {recording.labels.location for recording in test}
@@ -109,8 +107,8 @@ def clip_names(segment: Segment) -> Iterator[str]:
         yield f"{prefix}{segment.ytid}"
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    """The file `name` in the folder or one below."""
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file `name` in the folder or in one directly below."""
     if (folder / name).is_file():
         return folder / name
     return next((path for path in sorted(folder.glob(f"*/{name}")) if path.is_file()), None)
@@ -118,77 +116,98 @@ def _find(folder: Path, name: str) -> Path | None:
 
 def read_classes(path: Path) -> dict[str, str]:
     """{mid: display name} of a class_labels_indices.csv, in the order of the published models' outputs."""
-    names: dict[str, str] = {}
-    for place, row in enumerate(read_table(path, ("index", "mid", "display_name"), delimiter=",")):
-        if row["index"] != str(place):
-            raise ValueError(f"{row.where}: index {row['index']!r}, expected {place}")
-        names[row["mid"]] = row["display_name"]
-    if len(names) != CLASSES:
-        raise ValueError(f"{path}: {len(names)} classes, expected {CLASSES}")
-    return names
+    rows = read_table(path, ("index", "mid", "display_name"), delimiter=",")
+    check_class_list(path, rows, CLASSES)
+    return {row["mid"]: row["display_name"] for row in rows}
 
 
-def _clips(folder: Path) -> tuple[dict[str, str], int]:
-    """({name without suffix: file} of all audio files below the folder, how many names there were twice)."""
-    found: dict[str, str] = {}
-    twice: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        inside = Path(place).relative_to(folder).as_posix()
-        for file in sorted(files):
-            stem, suffix = os.path.splitext(file)
-            if suffix.lower() not in SUFFIXES:
-                continue
-            if stem in found:
-                twice.add(stem)
-            else:
-                found[stem] = file if inside == "." else f"{inside}/{file}"
-    return found, len(twice)
+@dataclass(frozen=True)
+class Clips:
+    """All audio files below a folder: {name without suffix: path from the folder on}."""
+
+    folder: Path
+    files: Mapping[str, str]
+
+    @staticmethod
+    def below(folder: Path, notes: list[str]) -> Clips:
+        found: dict[str, str] = {}
+        twice: set[str] = set()
+        for place, folders, files in os.walk(folder, followlinks=True):
+            folders.sort()
+            inside = Path(place).relative_to(folder).as_posix()
+            for file in sorted(files):
+                stem, suffix = os.path.splitext(file)
+                if suffix.lower() not in SUFFIXES:
+                    continue
+                if stem in found:
+                    twice.add(stem)
+                else:
+                    found[stem] = file if inside == "." else f"{inside}/{file}"
+        if twice:
+            notes.append(
+                f"{len(twice)} names of clips occur in several folders or formats: the first is taken"
+            )
+        return Clips(folder, found)
+
+    def of(self, segment: Segment) -> str | None:
+        """The clip of a segment, under whichever of its names it lies there."""
+        return next((self.files[name] for name in clip_names(segment) if name in self.files), None)
+
+
+class Shortfall:
+    """How many segments of a list have no clip, and which classes that hits."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._segments = self._without = 0
+        self._listed: Counter[str] = Counter()
+        self._missing: Counter[str] = Counter()
+        self._example = ""
+
+    def count(self, segment: Segment, events: Iterable[str], without: bool) -> None:
+        events = tuple(events)
+        self._segments += 1
+        self._listed.update(events)
+        if without:
+            self._without += 1
+            self._missing.update(events)
+            self._example = self._example or segment.ytid
+
+    def check(self, found: Sequence[Recording], clips: Clips, notes: list[str]) -> None:
+        """Raises FileNotFoundError when no segment has a clip; the count of those without goes to `notes`."""
+        if not found:
+            raise FileNotFoundError(
+                f"{self._name}: none of its {self._segments} segments has a clip below {clips.folder} "
+                f"({len(clips.files)} audio files); expected Y{self._example}.wav for the first"
+            )
+        if self._without:
+            missing, listed = self._missing, self._listed
+            worst = sorted(missing, key=lambda event: (-missing[event] / listed[event], event))[:WORST]
+            shown = ", ".join(f"{event!r} {missing[event]} of {listed[event]}" for event in worst)
+            gone = sum(missing[event] == listed[event] for event in missing)
+            notes.append(
+                f"{self._name}: {self._without} of {self._segments} segments have no clip; {gone} classes "
+                f"are left with none, the largest gaps: {shown}"
+            )
 
 
 def _read_list(
-    folder: Path, kind: str, names: Mapping[str, str], clips: Mapping[str, str], notes: list[str]
+    folder: Path, kind: str, names: Mapping[str, str], clips: Clips, notes: list[str]
 ) -> list[Recording]:
     """The segments of <kind>_segments.csv that have a clip; how many have none goes to `notes`."""
-    path = _find(folder, f"{kind}_segments.csv")
+    path = find_file(folder, f"{kind}_segments.csv")
     if path is None:
         raise FileNotFoundError(f"{folder}: no {kind}_segments.csv; expected {LAYOUT}")
     found: list[Recording] = []
-    listed: Counter[str] = Counter()
-    missing: Counter[str] = Counter()
-    segments, without = 0, 0
-    example = ""
+    short = Shortfall(path.name)
     for segment in _segments(path, names, notes):
-        segments += 1
-        listed.update(segment.events)
-        file = next((clips[name] for name in clip_names(segment) if name in clips), None)
-        if file is None:
-            without += 1
-            missing.update(segment.events)
-            example = example or segment.ytid
-        else:
+        file = clips.of(segment)
+        short.count(segment, segment.events, file is None)
+        if file is not None:
             labels = ClipLabels(events=tuple(sorted(segment.events)), location=segment.ytid)
             found.append(Recording(file, labels))
-    if not found:
-        raise FileNotFoundError(
-            f"{path}: none of its {segments} segments has a clip below {folder} ({len(clips)} audio files); "
-            f"expected Y{example}.wav for the first"
-        )
-    if without:
-        notes.append(_missing_note(path.name, without, segments, missing, listed))
+    short.check(found, clips, notes)
     return found
-
-
-def _missing_note(
-    name: str, without: int, segments: int, missing: Mapping[str, int], listed: Mapping[str, int]
-) -> str:
-    worst = sorted(missing, key=lambda event: (-missing[event] / listed[event], event))[:WORST]
-    shown = ", ".join(f"{event!r} {missing[event]} of {listed[event]}" for event in worst)
-    gone = sum(missing[event] == listed[event] for event in missing)
-    return (
-        f"{name}: {without} of {segments} segments have no clip; {gone} classes are left with none, the "
-        f"largest gaps: {shown}"
-    )
 
 
 def _segments(path: Path, names: Mapping[str, str], notes: list[str]) -> Iterator[Segment]:

@@ -83,3 +83,12 @@ def check_listed(folder: Path, listed: Sequence[tuple[Row, str]]) -> None:
             f"{row.where}: {file} is not in {folder} "
             f"({len(missing)} of {len(listed)} listed files are missing)"
         )
+
+
+def check_class_list(path: Path, rows: Sequence[Row], count: int) -> None:
+    """Raises ValueError unless the column `index` counts from 0 to `count` - 1 without gaps."""
+    for place, row in enumerate(rows):
+        if row["index"] != str(place):
+            raise ValueError(f"{row.where}: index {row['index']!r}, expected {place}")
+    if len(rows) != count:
+        raise ValueError(f"{path}: {len(rows)} classes, expected {count}")

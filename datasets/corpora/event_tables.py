@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.labels import LabelSpace
@@ -42,15 +42,29 @@ def label_order(folder: Path, scenes: set[str]) -> LabelSpace | None:
 
 
 def read_events(
-    folder: Path, meta: dict[str, ClipLabels], known: tuple[str, ...] | None, notes: list[str]
+    folder: Path,
+    meta: dict[str, ClipLabels],
+    known: tuple[str, ...] | None,
+    notes: list[str],
+    *,
+    clip_list: str = "meta.csv",
+    class_list: str = "labels.csv",
+    spelling: Callable[[str], str] = str,
 ) -> tuple[dict[str, ClipLabels], tuple[str, ...]]:
     """Put the event tables' labels on the files; give back the event names too, sorted unless `known` in
     order.
 
-    A file with strong or weak rows has known events; a file in no table has unknown ones.
+    A file with strong or weak rows has known events; a file in no table has unknown ones. A name stands for
+    the known one with the same `spelling`. `clip_list` and `class_list` are what messages call the lists.
     """
-    strong = _read_strong(folder / "events_strong.tsv", meta, notes)
-    weak = _read_weak(folder / "events_weak.tsv", meta, notes)
+    names_of = {spelling(name): name for name in known or ()}
+
+    def named_as(name: str) -> str:
+        return names_of.get(spelling(name), name)
+
+    rows = _Rows(meta, clip_list, named_as, notes)
+    strong = _read_strong(folder / "events_strong.tsv", rows)
+    weak = _read_weak(folder / "events_weak.tsv", rows)
     labelled = {}
     differing = 0
     for file, labels in meta.items():
@@ -70,19 +84,44 @@ def read_events(
     if known is None:
         return labelled, tuple(sorted(names))
     if unknown := sorted(names - set(known)):
-        raise ValueError(f"the event {unknown[0]!r} is not one of labels.csv: {', '.join(known) or 'none'}")
+        raise ValueError(f"the event {unknown[0]!r} is not one of {class_list}: {', '.join(known) or 'none'}")
     return labelled, known
 
 
-def _read_strong(
-    path: Path, meta: Mapping[str, ClipLabels], notes: list[str]
-) -> dict[str, list[tuple[float, float, str]]]:
+@dataclass(frozen=True)
+class _Rows:
+    """Reads the rows of an event table: which clips there are, how events are called, where notes go."""
+
+    meta: Mapping[str, ClipLabels]
+    clip_list: str
+    named_as: Callable[[str], str]
+    notes: list[str]
+
+    def of(self, path: Path, columns: tuple[str, ...]) -> Iterable[tuple[Row, str]]:
+        """The rows about known clips; others are counted, and a table about other files altogether is
+        refused."""
+        rows = [(row, audio_path(row)) for row in read_table(path, columns)]
+        kept = [(row, file) for row, file in rows if file in self.meta]
+        if rows and not kept:
+            raise ValueError(
+                f"{path}: none of its {len(rows)} lines is about a file of {self.clip_list}; the first is "
+                f"{rows[0][1]}"
+            )
+        if len(kept) < len(rows):
+            self.notes.append(
+                f"{path.name}: {len(rows) - len(kept)} of {len(rows)} lines are about files that "
+                f"{self.clip_list} does not have"
+            )
+        return kept
+
+
+def _read_strong(path: Path, rows: _Rows) -> dict[str, list[tuple[float, float, str]]]:
     """{file: [(onset s, offset s, event)]}; a row without an event says the file has none."""
     if not path.is_file():
         return {}
     found: dict[str, list[tuple[float, float, str]]] = {}
     backwards: list[str] = []
-    for row, file in _rows_of(path, ("filename", "onset", "offset", "event_label"), meta, notes):
+    for row, file in rows.of(path, ("filename", "onset", "offset", "event_label")):
         spans = found.setdefault(file, [])
         if not row["event_label"] and not row["onset"] and not row["offset"]:
             continue
@@ -90,8 +129,8 @@ def _read_strong(
         if not row["event_label"]:
             raise ValueError(f"{row.where}: onset and offset without an event_label")
         if forwards(row, onset, offset, backwards):
-            spans.append((onset, offset, row["event_label"]))
-    note_backwards(backwards, notes)
+            spans.append((onset, offset, rows.named_as(row["event_label"])))
+    note_backwards(backwards, rows.notes)
     return found
 
 
@@ -111,34 +150,15 @@ def note_backwards(backwards: list[str], notes: list[str]) -> None:
         )
 
 
-def _read_weak(path: Path, meta: Mapping[str, ClipLabels], notes: list[str]) -> dict[str, set[str]]:
+def _read_weak(path: Path, rows: _Rows) -> dict[str, set[str]]:
     """{file: events}"""
     if not path.is_file():
         return {}
     found: dict[str, set[str]] = {}
-    for row, file in _rows_of(path, ("filename", "event_labels"), meta, notes):
-        names = {name.strip() for name in row["event_labels"].split(",")} - {""}
+    for row, file in rows.of(path, ("filename", "event_labels")):
+        names = {rows.named_as(name.strip()) for name in row["event_labels"].split(",") if name.strip()}
         found[file] = found.get(file, set()) | names
     return found
-
-
-def _rows_of(
-    path: Path, columns: tuple[str, ...], meta: Mapping[str, ClipLabels], notes: list[str]
-) -> Iterable[tuple[Row, str]]:
-    """The rows about files of meta.csv; others are counted, and a table about other files altogether is
-    refused."""
-    rows = [(row, audio_path(row)) for row in read_table(path, columns)]
-    kept = [(row, file) for row, file in rows if file in meta]
-    if rows and not kept:
-        raise ValueError(
-            f"{path}: none of its {len(rows)} lines is about a file of meta.csv; the first is {rows[0][1]}"
-        )
-    if len(kept) < len(rows):
-        notes.append(
-            f"{path.name}: {len(rows) - len(kept)} of {len(rows)} lines are about files that meta.csv "
-            "does not have"
-        )
-    return kept
 
 
 def seconds(row: Row, column: str) -> float:

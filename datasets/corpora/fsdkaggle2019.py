@@ -15,7 +15,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from datasets.corpora.corpus import About, Corpus, Recording, Validation, check_folder, check_listed
+from datasets.corpora.corpus import (
+    About,
+    Corpus,
+    Recording,
+    Validation,
+    check_class_list,
+    check_folder,
+    check_listed,
+)
 from datasets.corpora.hold_out import hold_out
 from datasets.labels import LabelSpace
 from datasets.shards import ClipLabels
@@ -73,11 +81,7 @@ def _meta_folder(folder: Path) -> Path | None:
 
 def _vocabulary(path: Path) -> tuple[str, ...]:
     rows = read_bare_table(path, ("index", "label"), delimiter=",")
-    for place, row in enumerate(rows):
-        if row["index"] != str(place):
-            raise ValueError(f"{row.where}: index {row['index']!r}, expected {place}")
-    if len(rows) != CLASSES:
-        raise ValueError(f"{path}: {len(rows)} classes, expected {CLASSES}")
+    check_class_list(path, rows, CLASSES)
     return tuple(row["label"] for row in rows)
 
 

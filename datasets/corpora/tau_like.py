@@ -38,10 +38,12 @@ LAYOUT = "meta.csv, evaluation_setup/ and audio/"
 
 @dataclass(frozen=True)
 class ListForm:
-    """How the lists of evaluation_setup/ are written: their suffix, and whether they have a header."""
+    """How the lists of evaluation_setup/ are written: their suffix, and whether they have a header. `meta` is
+    the list of all files, for messages."""
 
     suffix: str = ".csv"
     header: bool = True
+    meta: str = "meta.csv"
 
     def read(self, path: Path) -> list[Row]:
         if self.header:
@@ -83,7 +85,7 @@ def read_tau_like(
     check_folder(folder, "meta.csv", f"{LAYOUT} as TAU2019 has them", _has_meta)
     notes: list[str] = []
     meta = _read_meta(folder, named)
-    found = _read_lists(folder, fold, meta, lists)
+    found = read_lists(folder, fold, meta, lists)
     space = label_order(folder, {labels.scene for labels in meta.values() if labels.scene})
     meta, events = read_events(folder, meta, space.events if space else None, notes)
     if space is None:
@@ -155,7 +157,7 @@ def _check_name(row: Row, file: str, labels: ClipLabels, named: NamedScenes) -> 
         )
 
 
-def _read_lists(
+def read_lists(
     folder: Path, fold: int, meta: Mapping[str, ClipLabels], form: ListForm
 ) -> dict[str, list[str]]:
     """{"train", "test" and, where there is a list, "val": files}."""
@@ -192,9 +194,9 @@ def _read_list(path: Path, meta: Mapping[str, ClipLabels], form: ListForm) -> li
     for row in form.read(path):
         file, scene = audio_path(row), row.cells.get("scene_label")
         if file not in meta:
-            raise ValueError(f"{row.where}: {file} is not in meta.csv ({len(meta)} files)")
+            raise ValueError(f"{row.where}: {file} is not in {form.meta} ({len(meta)} files)")
         if scene and scene != meta[file].scene:
-            raise ValueError(f"{row.where}: {file} is {scene!r} here and {meta[file].scene!r} in meta.csv")
+            raise ValueError(f"{row.where}: {file} is {scene!r} here and {meta[file].scene!r} in {form.meta}")
         files[file] = None
     if not files:
         raise ValueError(f"{path}: no lines{' below the header' if form.header else ''}")

@@ -12,13 +12,12 @@ which are read as one corpus.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import soundfile
-
 from datasets.corpora.corpus import About, Corpus, Recording, Validation, check_folder, check_listed
+from datasets.corpora.cut import check_clip_seconds, cut, note_remainders
 from datasets.corpora.event_tables import forwards, note_backwards, seconds
 from datasets.corpora.hold_out import hold_out
 from datasets.labels import LabelSpace
@@ -34,8 +33,6 @@ ABOUT = About(
 LAYOUT = "evaluation_setup/, meta/ and audio/ of TUT Sound Events 2016 or 2017, or folders that hold them"
 # What 2016 calls otherwise than 2017.
 RENAMED = {"car passing by": "car", "children shouting": "children"}
-# A remainder shorter than this part of a clip is left out.
-LEAST_PART = 0.5
 
 Span = tuple[float, float, str]
 
@@ -77,8 +74,7 @@ def read_tut_sed(
     An event that crosses a clip's border is in both clips. Raises FileNotFoundError or ValueError, one line
     each, for anything missing, malformed or contradictory.
     """
-    if clip_seconds < 0:
-        raise ValueError(f"--clip-seconds {clip_seconds:g}: a length in seconds, or 0 for whole recordings")
+    check_clip_seconds(clip_seconds)
     check_folder(folder, "evaluation_setup/", LAYOUT, lambda path: bool(_years(path)))
     notes: list[str] = []
     train: list[Recording] = []
@@ -94,14 +90,11 @@ def read_tut_sed(
         events |= {name for found in spans.values() for _, _, name in found}
         scenes |= set(lists.scene.values())
         for file, scene in lists.scene.items():
-            clips, remainder = _cut(year / file, prefix + file, scene, spans[file], clip_seconds, notes)
+            labels = ClipLabels(scene, (), tuple(spans[file]), PurePosixPath(file).stem)
+            clips, remainder = cut(folder, prefix + file, labels, clip_seconds, notes)
             (test if file in lists.test else train).extend(clips)
-            remainders += [remainder] if remainder else []
-    if remainders:
-        notes.append(
-            f"the last {max(remainders):.1f} s or less of {len(remainders)} recordings left out: "
-            "not half a clip"
-        )
+            remainders.append(remainder)
+    note_remainders(remainders, notes)
     by = "location" if validation == "auto" else validation
     first, val = hold_out(train, by, validation_fraction, seed, notes)
     splits = {"train": first, "val": val, "test": tuple(test)}
@@ -156,13 +149,13 @@ def _read_annotations(
         path = year / "meta" / audio.parent.name / f"{audio.stem}.ann"
         found[file] = [
             (onset, offset, renamed.get(name, name))
-            for onset, offset, name in _read_annotation(path, audio.name, backwards)
+            for onset, offset, name in read_annotation(path, audio.name, backwards)
         ]
     note_backwards(backwards, notes)
     return found
 
 
-def _read_annotation(path: Path, audio: str, backwards: list[str]) -> list[Span]:
+def read_annotation(path: Path, audio: str, backwards: list[str]) -> list[Span]:
     """The events of an .ann file in either of its layouts; `audio` is the name its long lines must have."""
     numbered = text_lines(path)
     spans = []
@@ -183,36 +176,3 @@ def _read_annotation(path: Path, audio: str, backwards: list[str]) -> list[Span]
         if forwards(row, onset, offset, backwards):
             spans.append((onset, offset, row["label"]))
     return spans
-
-
-def _cut(
-    path: Path, file: str, scene: str, spans: Sequence[Span], clip_seconds: float, notes: list[str]
-) -> tuple[list[Recording], float]:
-    """(the clips of a recording, the seconds at its end that are in none). A recording that can't be read
-    stays whole: the preparation counts it as damaged."""
-    place = PurePosixPath(file).stem
-    try:
-        length = soundfile.info(path).duration
-    except (soundfile.SoundFileError, OSError):
-        length = 0.0
-    if clip_seconds == 0 or length == 0:
-        return [Recording(file, _labels(scene, place, spans, 0.0, float("inf")))], 0.0
-    if beyond := sum(onset >= length for onset, _, _ in spans):
-        notes.append(f"{file}: {beyond} events begin after the recording's end ({length:.1f} s)")
-    clips = []
-    count = int(length / clip_seconds + 1 - LEAST_PART + 1e-9)
-    for start in (number * clip_seconds for number in range(max(count, 1))):
-        end = min(start + clip_seconds, length)
-        clips.append(Recording(file, _labels(scene, place, spans, start, end), start, end - start))
-    return clips, max(round(length - end, 3), 0.0)
-
-
-def _labels(scene: str, place: str, spans: Sequence[Span], start: float, end: float) -> ClipLabels:
-    """What of `spans` falls between `start` and `end` (s), in the time of the clip."""
-    inside = sorted(
-        (round(max(onset - start, 0.0), 6), round(min(offset, end) - start, 6), name)
-        for onset, offset, name in spans
-        if onset < end and offset > start
-    )
-    strong = tuple(span for span in inside if span[0] < span[1])
-    return ClipLabels(scene, tuple(sorted({name for _, _, name in strong})), strong, place)

@@ -1,0 +1,106 @@
+"""P(event | scene) of a shard set as a picture: one row an event, one column a scene.
+
+`relation` chooses what is shown (numbers and words only), `draw` puts it on paper. Of more events than fit,
+the ones with the highest probability accumulated over the scenes are shown, ties by class index, and the
+title says so. Without scenes there is one column: all clips.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from datasets.labels import LabelSpace
+
+if TYPE_CHECKING:
+    from datasets.inspect import Contents
+
+MOST_EVENTS = 50
+MOST_NUMBERS = 12  # columns up to which the cells have room for their numbers
+SUFFIXES = (".png", ".pdf", ".svg")
+
+
+class Relation(NamedTuple):
+    """`share` (events, scenes) are probabilities; the events in descending order of their sum."""
+
+    title: str
+    scenes: tuple[str, ...]
+    events: tuple[str, ...]
+    share: np.ndarray
+
+
+def check_picture(path: Path) -> None:
+    """Raises ValueError or OSError when no picture can be written there."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"--picture {path}: accepted are {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--picture {path}: no folder {path.parent}")
+
+
+def relation(
+    labels: LabelSpace, found: Contents, split: str, corpus: str, most: int = MOST_EVENTS
+) -> Relation:
+    """What the picture shows of a split. Raises ValueError for a set without events."""
+    if not labels.events:
+        raise ValueError("--picture: the set has no event labels, so there is no P(event | scene)")
+    if labels.scenes:
+        scenes, share = labels.scenes, found.given_scene()
+        what = f"P(event | scene) in %, {corpus}, {split}"
+    else:
+        known = max(found.clips - found.unknown_events, 1)
+        scenes, share = ("all clips",), (found.events / known)[None]
+        what = f"P(event) in %, {corpus}, {split} (no scenes)"
+    order = np.argsort(-share.sum(axis=0), kind="stable")[:most]
+    if len(order) < len(labels.events):
+        rest = share.sum() - share[:, order].sum()
+        what += (
+            f"\nthe {len(order)} of {len(labels.events)} events with the highest probability accumulated "
+            f"over scenes; the others add {100 * rest / max(share.sum(), 1e-12):.0f} % of it"
+        )
+    return Relation(what, scenes, tuple(labels.events[j] for j in order), share[:, order].T)
+
+
+def draw(shown: Relation, path: Path) -> None:
+    """Write the picture. Raises OSError when it can't be written."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows, columns = shown.share.shape
+    width = max(6.5, 1.0 + 0.085 * max(map(len, shown.events)) + 0.5 * columns)
+    height = 1.8 + 0.08 * max(map(len, shown.scenes)) + 0.24 * rows
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    top = max(float(shown.share.max()), 1e-9)
+    picture = axes.imshow(shown.share, aspect="auto", cmap="Blues", vmin=0, vmax=top, interpolation="nearest")
+    axes.set_xticks(range(columns), shown.scenes, rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
+    axes.set_yticks(range(rows), shown.events, fontsize=9)
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    axes.tick_params(which="both", length=0)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.spines[:].set_visible(False)
+    if columns <= MOST_NUMBERS:
+        for row, column in np.ndindex(rows, columns):
+            value = shown.share[row, column]
+            colour = "white" if value > 0.6 * top else "black"
+            axes.text(
+                column, row, percent(float(value), top), ha="center", va="center", fontsize=7, color=colour
+            )
+    bar = figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.02)
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+    bar.outline.set_visible(False)
+    lines = [part for line in shown.title.split("\n") for part in textwrap.wrap(line, int(width * 12))]
+    figure.suptitle("\n".join(lines), fontsize=10, x=0.01, ha="left")
+    figure.savefig(path, dpi=130)
+
+
+def percent(value: float, top: float) -> str:
+    """A cell's number in %: with a decimal where all of them are small."""
+    least = 0.01 if top >= 0.1 else 0.001
+    if 0 < value < least / 2:
+        return f"<{100 * least:g}"
+    return f"{100 * value:.0f}" if top >= 0.1 else f"{100 * value:.1f}"
