@@ -35,6 +35,7 @@ class JointOutput:
     event_embedding   (B, D) what the event classifier reads; None without an event branch
     scene_from_event  (B, S) the scene inferred from the event embedding, unsquashed; None without coupling
     event_from_scene  (B, E) the events inferred from the scene embedding, unsquashed; None without coupling
+    event_columns     (n,) int64, which events of the label space `event_logits` (B, n) are of; None = all
     """
 
     scene_logits: Tensor
@@ -43,9 +44,17 @@ class JointOutput:
     event_embedding: Tensor | None = None
     scene_from_event: Tensor | None = None
     event_from_scene: Tensor | None = None
+    event_columns: Tensor | None = None
 
 
 Term = Callable[[JointOutput, Batch], Tensor]
+
+
+def event_targets(output: JointOutput, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(labels, known), each of the shape of `output.event_logits`."""
+    if output.event_columns is None:
+        return batch.events, batch.event_known
+    return batch.events[:, output.event_columns], batch.event_known[:, output.event_columns]
 
 
 @dataclass(frozen=True)
