@@ -18,6 +18,13 @@ def small(**knobs: object) -> Config:
     return Config(**({"width": 0.05, "n_events": 5, "node_width": 8} | knobs))  # type: ignore[arg-type]
 
 
+def clips_of(events: torch.Tensor) -> Batch:
+    """(B, E) labels as a batch."""
+    clips = len(events)
+    known = torch.ones_like(events)
+    return Batch(torch.zeros(clips, 1, 8), torch.zeros(clips, 2), events, known, torch.arange(clips))
+
+
 def test_nodes_are_the_events_of_the_largest_mass_ties_by_index() -> None:
     mass = torch.tensor([1.0, 5.0, 3.0, 5.0, 3.0, 0.0])
     slow = sorted(range(6), key=lambda column: (-mass[column].item(), column))
@@ -28,7 +35,7 @@ def test_terms_and_metrics_see_the_chosen_columns_only() -> None:
     torch.manual_seed(0)
     model = build(small(), LABELS, AUDIO).eval()
     labels = torch.rand(40, 12)
-    model.fit_labels(torch.zeros(40, 2), labels)
+    model.fit_labels(clips_of(part) for part in labels.split(16))
     columns = top_events(labels.double().sum(0), 5)
     events, known = torch.rand(3, 12), (torch.rand(3, 12) < 0.7).float()
     batch = Batch(0.1 * torch.randn(3, 1, 16000), torch.eye(2)[[0, 1, 0]], events, known, torch.arange(3))
@@ -49,7 +56,7 @@ def test_terms_and_metrics_see_the_chosen_columns_only() -> None:
 
 def test_the_choice_of_events_is_saved_with_the_model() -> None:
     model, other = build(small(), LABELS, AUDIO), build(small(), LABELS, AUDIO)
-    model.fit_labels(torch.zeros(2, 2), torch.arange(24.0).view(2, 12))
+    model.fit_labels([clips_of(torch.arange(12.0)[None] / 12)])
     other.load_state_dict(model.state_dict())
     assert other.columns.tolist() == [11, 10, 9, 8, 7]
 

@@ -26,6 +26,7 @@ Where the paper is silent or at odds with itself, the default is named here:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from datasets.batch import Batch
 from datasets.labels import LabelSpace
 from searchspace import dimensions
 from searchspace.papers import hou2023_ergl
@@ -145,9 +147,10 @@ class EventGraphModel(nn.Module):
         self.tokens, self.time_tokens = tokens, time_tokens
         self.register_buffer("columns", torch.arange(nodes))
 
-    def fit_labels(self, scene: Tensor, events: Tensor) -> None:
-        """Choose the events: the columns of the training labels (N, E) with the largest sums."""
-        self.columns.copy_(top_events(events.double().sum(0), len(self.columns)))
+    def fit_labels(self, batches: Iterable[Batch]) -> None:
+        """Choose the events: the columns of the training clips' labels (E,) with the largest sums."""
+        mass = sum(((batch.events * batch.event_known).double().sum(0) for batch in batches), torch.zeros(()))
+        self.columns.copy_(top_events(mass, len(self.columns)))
 
     def forward(self, waveform: Tensor) -> JointOutput:
         return self.from_features(self.frontend(waveform))
