@@ -93,3 +93,27 @@ def mixup(trial: BaseTrial) -> float:
 def spec_augment(trial: BaseTrial) -> bool:
     """Whether stripes of time and frequency are masked in training."""
     return switch(trial, "spec_augment")
+
+
+def top_n_events(trial: BaseTrial, events: int) -> int:
+    """How many of the `events` a graph has as nodes, log scale, 10 … 400 or as many as there are."""
+    return trial.suggest_int("n_events", min(10, events), min(400, events), log=True)
+
+
+def node_width(trial: BaseTrial) -> int:
+    """Numbers in a node and in an edge of a graph."""
+    return trial.suggest_categorical("node_width", [16, 32, 64, 128])
+
+
+def attention_heads(trial: BaseTrial) -> int:
+    return trial.suggest_categorical("heads", [1, 2, 4, 8])
+
+
+def gcn_layers(trial: BaseTrial) -> int:
+    """Graph convolutions one after another, 1 … 8."""
+    return trial.suggest_int("gcn_layers", 1, 8)
+
+
+def gcn_dropout(trial: BaseTrial) -> float:
+    """Probability of dropping a value after every graph convolution, 0 … 0.5."""
+    return trial.suggest_float("gcn_dropout", 0.0, 0.5)

@@ -38,6 +38,7 @@ class JointOutput:
     event_logits_by_scene  (B, S, E) event logits if the clip were of each scene; None but where events are
                       conditioned on the scene
     possible_events   (B, S, E) 1 where the training labels have the event in the scene; None likewise
+    event_columns     (n,) int64, which events of the label space `event_logits` (B, n) are of; None = all
     """
 
     scene_logits: Tensor
@@ -48,9 +49,17 @@ class JointOutput:
     event_from_scene: Tensor | None = None
     event_logits_by_scene: Tensor | None = None
     possible_events: Tensor | None = None
+    event_columns: Tensor | None = None
 
 
 Term = Callable[[JointOutput, Batch], Tensor]
+
+
+def event_targets(output: JointOutput, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(labels, known), each of the shape of `output.event_logits`."""
+    if output.event_columns is None:
+        return batch.events, batch.event_known
+    return batch.events[:, output.event_columns], batch.event_known[:, output.event_columns]
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.batch import Batch
-from trainables.contract import JointOutput, Term
+from trainables.contract import JointOutput, Term, event_targets
 
 RelationLoss = Literal["ce_hard", "ce_soft", "mse_logits", "mse_probabilities", "mse_log_softmax"]
 
@@ -36,8 +36,9 @@ def event_bce(output: JointOutput, batch: Batch) -> Tensor:
     Hou et al. 2023, Eq. 2 with loss_e = BCE; the released code's choice for hard labels.
     """
     logits = _required(output.event_logits, "event_logits").float()
-    each = F.binary_cross_entropy_with_logits(logits, batch.events, reduction="none")
-    return _mean_where(each * batch.event_known, batch.event_known.sum())
+    events, known = event_targets(output, batch)
+    each = F.binary_cross_entropy_with_logits(logits, events, reduction="none")
+    return _mean_where(each * known, known.sum())
 
 
 def event_mse(output: JointOutput, batch: Batch) -> Tensor:
@@ -46,8 +47,8 @@ def event_mse(output: JointOutput, batch: Batch) -> Tensor:
     The released code's choice for soft labels.
     """
     logits = _required(output.event_logits, "event_logits").float()
-    each = (logits.sigmoid() - batch.events).square()
-    return _mean_where(each * batch.event_known, batch.event_known.sum())
+    events, known = event_targets(output, batch)
+    return _mean_where((logits.sigmoid() - events).square() * known, known.sum())
 
 
 def scene_from_event(relation: RelationLoss, detach: bool = False) -> Term:

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from datasets.batch import Batch
-from trainables.contract import JointOutput
+from trainables.contract import JointOutput, event_targets
 
 PRESENT = 0.5  # an event label (a teacher's may be soft) counts as present from here on
 
@@ -37,7 +37,7 @@ class Scores:
         }
         if output.event_logits is not None:
             rows["event_probabilities"] = output.event_logits.detach().float().sigmoid()
-            rows["events"], rows["event_known"] = batch.events, batch.event_known
+            rows["events"], rows["event_known"] = event_targets(output, batch)
         self._batches.append(rows)
 
     @classmethod
