@@ -106,6 +106,7 @@ def node_width(trial: BaseTrial) -> int:
 
 
 def attention_heads(trial: BaseTrial) -> int:
+    """Heads of an attention; they share its channels."""
     return trial.suggest_categorical("heads", [1, 2, 4, 8])
 
 
