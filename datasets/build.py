@@ -60,7 +60,9 @@ def build_shards(
     _check_options(max_damaged, jobs, shard_bytes)
     check_free(out)
     files = _files(corpus, source)
-    headers = probe([file for members in files.values() for file in members], conversion, jobs)
+    headers = probe(
+        [file for members in files.values() for file in members], conversion, jobs, progress=progress
+    )
     tally = Tally({}, sum(map(len, files.values())), max_damaged)
     tally.add(headers.damaged, 0)
     with staging(out, _what(corpus, name, files, conversion, shard_bytes)) as stage:

@@ -3,7 +3,8 @@
 What can't be read, is cut off, has no samples or holds NaN is `Damaged` with a reason. 16-bit audio stays
 16-bit and 24-bit stays 24-bit (FLAC); floating-point audio stays so (WAV). Compressed audio (OGG, MP3, Opus)
 is kept as 16-bit: it is decoded to floating point first, since libsndfile's own 16-bit output wraps around
-where a decoder overshoots full scale. Samples beyond full scale are limited there and counted.
+where a decoder overshoots full scale. Samples beyond full scale are limited there and counted. A clip that is
+a part of a recording is converted on its own, with silence around it for the filter.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from datasets.convert import AS_IT_IS, Conversion
 from datasets.corpora.corpus import Recording
 from datasets.decode import flac_intact
 from datasets.prefetch import map_ahead
+from datasets.progress import Progress
 from datasets.shards import Sample
 
 
@@ -40,6 +42,10 @@ FLAC_16, FLAC_24 = Keep("flac", "FLAC", "PCM_16", 16), Keep("flac", "FLAC", "PCM
 FLOAT = Keep("wav", "WAV", "FLOAT", 0)
 LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 KEEP = {**dict.fromkeys(("PCM_16", "PCM_U8", "PCM_S8", *LOSSY), FLAC_16), "PCM_24": FLAC_24}
+
+
+# Headers of fewer files are read too quickly for a progress bar.
+MANY_FILES = 5000
 
 
 @dataclass(frozen=True)
@@ -75,16 +81,20 @@ class Headers:
     damaged: Mapping[str, str]
 
 
-def probe(files: Sequence[AudioFile], conversion: Conversion, jobs: int) -> Headers:
+def probe(
+    files: Sequence[AudioFile], conversion: Conversion, jobs: int, *, progress: bool = False
+) -> Headers:
     """Read every file's header. Raises ValueError with one line when no file can be read, one can't be
     converted, or they differ after conversion in sampling rate or channels from what most have."""
     found: dict[str, tuple[int, int, str]] = {}
     damaged: dict[str, str] = {}
-    for file, header in zip(files, map_ahead(_header, files, jobs, ahead=64)):
-        if isinstance(header, Damaged):
-            damaged[header.file] = header.reason
-        else:
-            found[file.recording.name] = header
+    with Progress(len(files), progress and len(files) >= MANY_FILES, things="headers") as bar:
+        for file, header in zip(files, map_ahead(_header, files, jobs, ahead=64)):
+            bar.step()
+            if isinstance(header, Damaged):
+                damaged[header.file] = header.reason
+            else:
+                found[file.recording.name] = header
     if not found:
         raise ValueError(f"none of the {len(files)} files could be read; {next(iter(damaged.items()), '')}")
     formats = {}

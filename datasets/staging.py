@@ -73,16 +73,16 @@ class Staging:
     def publish(self, index: Index) -> None:
         """The last step: the set gets its index, and what is local gets its name."""
         index.save()
-        (self.folder / MANIFEST).unlink()
         if storage.is_url(self.out):
-            notices = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
-            for name in sorted(notices, key=lambda name: name == "index.json"):
+            names = {path.name for path in self.folder.iterdir()} - {MANIFEST, LOCK, "index.json"}
+            for name in (*sorted(names), "index.json"):
                 storage.put(self.folder / name, self.out, name)
             shutil.rmtree(self.folder)
         else:
-            (self.folder / LOCK).unlink(missing_ok=True)
-            self.folder.chmod(0o755)
+            # The manifest goes after the renaming, so that a kill before it loses nothing.
             self.folder.replace(Path(self.out))
+            for name in (MANIFEST, LOCK):
+                (Path(self.out) / name).unlink(missing_ok=True)
 
     def begin(self, what: Mapping[str, Any]) -> None:
         """Go on from the manifest when it is about `what`. Raises FileExistsError when it is about something

@@ -138,14 +138,19 @@ def _label_space(mids: set[str], names: Mapping[str, str], notes: list[str]) -> 
 def _with_clips(
     segments: Mapping[Segment, list[Span]], name: str, clips: Clips, notes: list[str]
 ) -> list[Recording]:
-    found: list[Recording] = []
+    found: dict[str, Recording] = {}
     short = Shortfall(name)
+    again = 0
     for segment, spans in segments.items():
         events = tuple(sorted({event for _, _, event in spans}))
         file = clips.of(segment)
         short.count(segment, events, file is None)
         if file is not None:
+            # A file that is named after the video only can't be two of its segments.
+            again += file in found
             labels = ClipLabels(None, events, tuple(sorted(spans)), segment.ytid)
-            found.append(Recording(file, labels))
-    short.check(found, clips, notes)
-    return found
+            found.setdefault(file, Recording(file, labels))
+    short.check(list(found.values()), clips, notes)
+    if again:
+        notes.append(f"{name}: {again} segments left out: their clip's name is that of another of the video")
+    return list(found.values())

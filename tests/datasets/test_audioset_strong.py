@@ -87,6 +87,14 @@ def test_the_true_layout_with_gaps(strong: Path) -> None:
     assert "3 classes occur in the lists; in the published ones 456 do" in corpus.notes
 
 
+def test_a_clip_named_after_the_video_is_one_segment_only(strong: Path) -> None:
+    path = strong / "meta/audioset_eval_strong.tsv"
+    path.write_text(path.read_text() + "YxlGt805lTA_90000\t1\t2\t/m/09x0r\n")
+    corpus = read_audioset_strong(strong)
+    assert [r.labels.events for r in corpus.splits["test"]] == [("Cheering",)]
+    assert any("1 segments left out: their clip's name" in note for note in corpus.notes)
+
+
 def test_what_is_not_present_is_no_event(strong: Path) -> None:
     corpus = read_audioset_strong(strong, test="framed")
     (test,) = corpus.splits["test"]

@@ -154,6 +154,23 @@ def test_a_torn_manifest_and_a_truncated_shard_are_made_again(
     assert content(out) == content(tmp_path / "whole")
 
 
+def test_a_kill_between_the_index_and_the_renaming_loses_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert prepare.main(arguments(source, tmp_path / "whole")) == 0
+    out = tmp_path / "out"
+
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        assert prepare.main(arguments(source, out)) == 130
+    interrupt_after(0, monkeypatch, AssertionError("a clip was encoded again"))
+    assert prepare.main(arguments(source, out)) == 0
+    assert content(out) == content(tmp_path / "whole")
+
+
 def test_two_at_once_are_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unfinished = tmp_path / ".out.unfinished"
     unfinished.mkdir()
