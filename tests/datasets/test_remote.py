@@ -4,6 +4,7 @@ line."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -251,6 +252,41 @@ def test_a_fork_has_filesystems_of_its_own(far: tuple[str, Faults], tiny: Index)
     assert os.read(ours, 9) == b"same"
     os.waitpid(child, 0)
     assert storage.read_bytes(url, "index.json") == here
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_training_from_a_url_is_the_local_one(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """The whole command, through faults: the same losses and scores, and no token in what it keeps."""
+
+    def train(data: str, out: str) -> list[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "trainables.train",
+            "csem",
+            "--data",
+            data,
+            "--epochs",
+            "2",
+            "--test",
+        ]
+        command += ["--set", "backbone=tinycnn", "--out", str(tmp_path / out)] + ["--stream"] * stream
+        environment = {**os.environ, "SCENETUNE_CACHE": str(tmp_path / f"cache-{out}")}
+        found = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr
+        return [re.sub(r"train/clips_per_second \S+", "", line) for line in found.stdout.splitlines()]
+
+    with serving(Files, folder=shards) as (url, faults):
+        faults.next = [503, "cut", 500, "reset", "cut"]
+        far = train(f"{url.replace('//', '//me:hunter2@')}?sig=t0ken", "far")
+        assert faults.next == []
+    assert far == train(str(shards), "near") and far[-1].startswith("test ")
+    for path in (tmp_path / "far").rglob("*"):
+        kept = path.read_bytes() if path.is_file() else b""
+        assert b"hunter2" not in kept and b"t0ken" not in kept, path
 
 
 @pytest.mark.slow
