@@ -50,7 +50,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 def brief(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short pauses, and filesystems of this test's own: their settings come from the environment."""
     monkeypatch.setenv("SCENETUNE_RETRY_FIRST", "0.01")
-    monkeypatch.setenv("SCENETUNE_RETRY_TOTAL", "0.5")
+    monkeypatch.setenv("SCENETUNE_RETRY_TOTAL", "20")
     remote.forget()
     yield
     remote.forget()
@@ -162,18 +162,22 @@ def test_large_stretches_are_read_in_blocks(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_server_that_dies_in_an_epoch_is_one_line(far: tuple[str, Faults], workers: int) -> None:
+def test_a_server_that_dies_in_an_epoch_is_one_line(
+    far: tuple[str, Faults], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url, faults = far
     source = open_source(url, cache=None, workers=workers)
     faults.always = 503
+    monkeypatch.setenv("SCENETUNE_RETRY_TOTAL", "0.3")
     with pytest.raises(StorageError, match=r"/train-\d+.tar: the server failed .*503.*; tried \d+ times"):
         list(source.train_batches(8, epoch=0, seed=0))
 
 
 def test_a_server_that_dies_while_a_cache_is_built_leaves_none(
-    far: tuple[str, Faults], tmp_path: Path
+    far: tuple[str, Faults], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, faults = far
+    monkeypatch.setenv("SCENETUNE_RETRY_TOTAL", "0.3")
     source = open_source(url, cache=None)
     faults.always = "reset"
     with pytest.raises(StorageError, match="tried"):
