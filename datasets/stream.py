@@ -94,7 +94,7 @@ def _open_segment(root: str | Path, shard: Shard, segment: plan.Segment) -> Bina
 def expand_tars(streams: Iterable[tuple[str, BinaryIO]]) -> Iterator[dict[str, Any]]:
     """Every member as webdataset's grouping wants it: {"fname", "data", "__url__": the shard's name}."""
     for shard, stream in streams:
-        for name, data in expand_tar(stream, shard, bufsize=READ_BYTES):
+        for name, data in expand_tar(stream, shard):
             yield {"fname": name, "data": data, "__url__": shard}
 
 
