@@ -226,6 +226,8 @@ def _make_filesystem(scheme: str) -> Any:
     elif scheme == "s3":
         waits = {"connect_timeout": timeout, "read_timeout": timeout}
         options |= {"config_kwargs": {**waits, "retries": {"total_max_attempts": 1}}}
+    elif scheme in ("gs", "gcs"):
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # a traceback for what is one line here
     filesystem = fsspec.filesystem(scheme, use_listings_cache=False, **options)
     if scheme == "s3":
         filesystem.retries = 1

@@ -2,6 +2,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -169,3 +171,21 @@ def test_small_splits_live_on_the_device(tiny: Index, tmp_path: Path) -> None:
     )
     assert torch.equal(a.waveform, b.waveform.cpu()) and torch.equal(a.waveform, c.waveform.cpu())
     assert b.clip.is_cuda and c.events.is_cuda
+
+
+def test_a_write_that_fails_half_way_falls_back_to_streaming(tiny: Index, tmp_path: Path) -> None:
+    """A file may not grow beyond 40 kB in that process, and the kernel says so in the middle of a write."""
+    code = (
+        "import resource, signal, sys, torch; from pathlib import Path\n"
+        "from datasets.source import open_source\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))\n"
+        "near = open_source(sys.argv[1], cache=Path(sys.argv[2])).eval_batches('val', 8)\n"
+        "far = open_source(sys.argv[1], cache=None).eval_batches('val', 8)\n"
+        "print(all(torch.equal(a.waveform, b.waveform) for a, b in zip(near, far, strict=True)))"
+    )
+    command = [sys.executable, "-c", code, str(tiny.root), str(tmp_path)]
+    found = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert found.stdout == "True\n", found.stderr
+    assert "File too large; streaming split 'val' instead" in found.stderr
+    assert not list(tmp_path.rglob("*.npy"))

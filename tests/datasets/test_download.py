@@ -27,6 +27,7 @@ from datasets.remote import Retry, StorageError
 from datasets.unpack import UnpackError, unpack
 
 BRIEF = Retry(first=0.01, longest=0.05, total=0.3)
+PATIENT = Retry(first=0.01, longest=0.05, total=20)
 NOISE = np.random.default_rng(0).bytes(3_000_000)
 FIXED = hashlib.md5(NOISE).hexdigest()
 PROJECT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ def test_a_broken_connection_is_gone_on_with(web: tuple[str, Faults, Path], tmp_
     faults.next = ["cut", 503, "reset", "cut"]
     seen: list[int] = []
     found = fetch(
-        f"{url}/noise.bin", tmp_path / "noise.bin", size=len(NOISE), md5=FIXED, retry=BRIEF,
+        f"{url}/noise.bin", tmp_path / "noise.bin", size=len(NOISE), md5=FIXED, retry=PATIENT,
         progress=lambda done, total: seen.append(done),
     )  # fmt: skip
     assert (tmp_path / "noise.bin").read_bytes() == NOISE
@@ -67,7 +68,7 @@ def test_what_a_killed_process_left_is_gone_on_with(web: tuple[str, Faults, Path
     (tmp_path / "noise.bin.part").write_bytes(NOISE[:1_000_000])
     etag = f'"{(folder / "noise.bin").stat().st_mtime_ns}"'
     (tmp_path / "noise.bin.part.validator").write_text(etag)
-    fetch(f"{url}/noise.bin", tmp_path / "noise.bin", md5=FIXED, retry=BRIEF)
+    fetch(f"{url}/noise.bin", tmp_path / "noise.bin", md5=FIXED, retry=PATIENT)
     assert asked_ranges(faults) == ["bytes=1000000-"]
 
 
@@ -84,14 +85,14 @@ def test_a_part_as_long_as_the_file_or_longer(
     web: tuple[str, Faults, Path], tmp_path: Path, left: int
 ) -> None:
     (tmp_path / "noise.bin.part").write_bytes((NOISE + NOISE)[:left])
-    fetch(f"{web[0]}/noise.bin", tmp_path / "noise.bin", size=len(NOISE), md5=FIXED, retry=BRIEF)
+    fetch(f"{web[0]}/noise.bin", tmp_path / "noise.bin", size=len(NOISE), md5=FIXED, retry=PATIENT)
     assert (tmp_path / "noise.bin").read_bytes() == NOISE
 
 
 def test_a_server_without_ranges_begins_anew_each_time(web: tuple[str, Faults, Path], tmp_path: Path) -> None:
     url, faults, _ = web
     faults.ranges, faults.next = False, ["cut", "cut"]
-    fetch(f"{url}/noise.bin", tmp_path / "noise.bin", md5=FIXED, retry=BRIEF)
+    fetch(f"{url}/noise.bin", tmp_path / "noise.bin", md5=FIXED, retry=PATIENT)
     assert (tmp_path / "noise.bin").read_bytes() == NOISE and len(faults.seen) == 3
 
 
@@ -264,7 +265,7 @@ def mirror(
     (tmp_path / "archives.json").write_text(json.dumps({"corpora": {"c": corpus | {"prepare": "table"}}}))
     monkeypatch.setattr(download, "DATA", tmp_path / "archives.json")
     monkeypatch.setenv("SCENETUNE_RETRY_FIRST", "0.01")
-    monkeypatch.setenv("SCENETUNE_RETRY_TOTAL", "0.3")
+    monkeypatch.setenv("SCENETUNE_RETRY_TOTAL", "2")
     return url, faults
 
 

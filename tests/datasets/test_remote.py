@@ -4,6 +4,7 @@ line."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -49,7 +50,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 def brief(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short pauses, and filesystems of this test's own: their settings come from the environment."""
     monkeypatch.setenv("SCENETUNE_RETRY_FIRST", "0.01")
-    monkeypatch.setenv("SCENETUNE_RETRY_TOTAL", "0.5")
+    monkeypatch.setenv("SCENETUNE_RETRY_TOTAL", "20")
     remote.forget()
     yield
     remote.forget()
@@ -161,18 +162,22 @@ def test_large_stretches_are_read_in_blocks(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_server_that_dies_in_an_epoch_is_one_line(far: tuple[str, Faults], workers: int) -> None:
+def test_a_server_that_dies_in_an_epoch_is_one_line(
+    far: tuple[str, Faults], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url, faults = far
     source = open_source(url, cache=None, workers=workers)
     faults.always = 503
+    monkeypatch.setenv("SCENETUNE_RETRY_TOTAL", "0.3")
     with pytest.raises(StorageError, match=r"/train-\d+.tar: the server failed .*503.*; tried \d+ times"):
         list(source.train_batches(8, epoch=0, seed=0))
 
 
 def test_a_server_that_dies_while_a_cache_is_built_leaves_none(
-    far: tuple[str, Faults], tmp_path: Path
+    far: tuple[str, Faults], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, faults = far
+    monkeypatch.setenv("SCENETUNE_RETRY_TOTAL", "0.3")
     source = open_source(url, cache=None)
     faults.always = "reset"
     with pytest.raises(StorageError, match="tried"):
@@ -251,6 +256,41 @@ def test_a_fork_has_filesystems_of_its_own(far: tuple[str, Faults], tiny: Index)
     assert os.read(ours, 9) == b"same"
     os.waitpid(child, 0)
     assert storage.read_bytes(url, "index.json") == here
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_training_from_a_url_is_the_local_one(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """The whole command, through faults: the same losses and scores, and no token in what it keeps."""
+
+    def train(data: str, out: str) -> list[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "trainables.train",
+            "csem",
+            "--data",
+            data,
+            "--epochs",
+            "2",
+            "--test",
+        ]
+        command += ["--set", "backbone=tinycnn", "--out", str(tmp_path / out)] + ["--stream"] * stream
+        environment = {**os.environ, "SCENETUNE_CACHE": str(tmp_path / f"cache-{out}")}
+        found = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr
+        return [re.sub(r"train/clips_per_second \S+", "", line) for line in found.stdout.splitlines()]
+
+    with serving(Files, folder=shards) as (url, faults):
+        faults.next = [503, "cut", 500, "reset", "cut"]
+        far = train(f"{url.replace('//', '//me:hunter2@')}?sig=t0ken", "far")
+        assert faults.next == []
+    assert far == train(str(shards), "near") and far[-1].startswith("test ")
+    for path in (tmp_path / "far").rglob("*"):
+        kept = path.read_bytes() if path.is_file() else b""
+        assert b"hunter2" not in kept and b"t0ken" not in kept, path
 
 
 @pytest.mark.slow
