@@ -28,6 +28,7 @@ import tyro
 
 import reports
 from datasets import synthetic
+from datasets.events import parse_events, with_events
 from datasets.mix import open_sources, resolved
 from datasets.shards import Index
 from datasets.source import default_cache
@@ -70,6 +71,9 @@ class Request:
     """Model family."""
     data: str | None = None
     """Shard set (made by python -m datasets.prepare), a folder or a URL; the built-in corpus by default."""
+    events: str | None = None
+    """Event labels: labels (the default), tags (a teacher's, soft), tags>0.1 (hard), labels@0.8 (made 80 %
+    right)."""
     mix: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Shard set to mix in and how many of its clips go into every batch: --mix shards/audioset:128."""
     trials: int = 16
@@ -133,8 +137,8 @@ def main() -> int:
 def search(study: Path, request: Request) -> int:
     # The data, decoded once here so that the trials find it ready
     cache = None if request.stream else default_cache()
-    data = request.data or synthetic.ensure(default_cache())
-    index = open_sources(data, request.mix, cache=cache).index
+    data, events = request.data or synthetic.ensure(default_cache()), request.events or "labels"
+    index = open_sources(data, request.mix, cache=cache, events=events).index
     refuse_unfit(index, request, record.read(study))
 
     # The machines, how many trials they hold at once, and the space to search on them
@@ -154,6 +158,7 @@ def search(study: Path, request: Request) -> int:
         study=str(study.resolve()),
         objective=names.OBJECTIVE,
         cache=str(cache) if cache else None,
+        events=events,
         mix=request.mix,
         threads=request.cpus_per_trial,
         gpus=gpus,
@@ -201,6 +206,12 @@ def begin(request: Request) -> tuple[Path, Request]:
         study = request.study or record.newest(Path("studies"))
         asked = record.read(study)["request"]
         asked["data"] = request.data or asked["data"]  # a URL was kept without its password and token
+        asked["events"] = str(parse_events(asked.get("events") or "labels"))
+        if request.events and str(parse_events(request.events)) != asked["events"]:
+            raise ValueError(
+                f"--events {request.events}: the study was begun with --events {asked['events']}; resume it "
+                "without --events, or begin another"
+            )
         asked["database"] = request.database or os.environ.get("SCENETUNE_DATABASE") or asked["database"]
         return study, Request(
             **asked
@@ -221,13 +232,22 @@ def begin(request: Request) -> tuple[Path, Request]:
         choose("pruner", request.pruner, PRUNERS),
     )
     request.pins()
+    events = parse_events(request.events or "labels")
     index = Index.load(request.data) if request.data else None
+    if index:
+        with_events(index, events)
+    elif events.origin == "tags":
+        raise ValueError(
+            f"--events {request.events}: the built-in corpus has no tags; tag a shard set with "
+            "`python -m trainables.teacher` and give it as --data"
+        )
     request = replace(request, mix=tuple(map(resolved, request.mix)))
     study = request.study or Path("studies") / f"{request.family}-{time.strftime('%Y%m%d-%H%M%S')}"
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {
         "database": secret_free,
         "data": index.place if index else None,
+        "events": str(events),
     }
     record.create(
         study,
@@ -325,6 +345,8 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
         f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation "
         f"clips of {data['seconds']:g} s"
     )
+    if about["request"]["events"] != "labels":
+        print(f"events   {about['request']['events']}: {len(data['events'])} event labels")
     print(
         f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} "
         f"+ {about['pruner']}, {about['concurrent']} at a time"

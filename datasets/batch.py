@@ -17,6 +17,7 @@ class Batch:
     events       (B, E) float32 in [0, 1]: hard labels, or a teacher's probabilities
     event_known  (B, E) float32, 1 where `events` is to be believed, 0 where the label is unknown
     clip         (B,) int64, the clip's number in its split: the same clip has the same number in every epoch
+    tags         (B, K) float32 in [0, 1], a teacher's probabilities; K = 0 where the shard set has none
     part         (B,) int64, which of the mixed shard sets the clip is from; zeros where there is one
     """
 
@@ -25,9 +26,12 @@ class Batch:
     events: Tensor
     event_known: Tensor
     clip: Tensor
-    part: Tensor = None  # type: ignore[assignment]
+    tags: Tensor = None  # type: ignore[assignment]  # (B, 0) on the clips' device once made
+    part: Tensor = None  # type: ignore[assignment]  # zeros likewise
 
     def __post_init__(self) -> None:
+        if self.tags is None:
+            object.__setattr__(self, "tags", self.waveform.new_zeros(len(self.waveform), 0))
         if self.part is None:
             object.__setattr__(self, "part", torch.zeros_like(self.clip))
 

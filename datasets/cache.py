@@ -2,6 +2,7 @@
 
     CACHE/<corpus>-<checksum>/<split>/waveforms.npy   (N, C, samples) int16 or float32, zero-padded
                                       scene.npy (N, S)  events.npy (N, E)  event_known.npy (N, E)   float32
+                                      tags.npy (N, K) float32, where the shard set has tags
     CACHE/<corpus>-<checksum>/<split>.lock            held while the split is being built
 
 A split is built in a folder of another name, with every shard's SHA-256 checked on the way, and renamed when
@@ -16,7 +17,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -49,27 +50,24 @@ class CachedSplit:
     waveforms             (N, C, samples) int16 or float32
     scene                 (N, S) float32
     events, event_known   (N, E) float32
+    tags                  (N, K) float32
     """
 
     waveforms: Tensor
     scene: Tensor
     events: Tensor
     event_known: Tensor
+    tags: Tensor
 
     def __len__(self) -> int:
         return self.waveforms.shape[0]
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (self.waveforms, self.scene, self.events, self.event_known))
+        return sum(getattr(self, field.name).nbytes for field in fields(self))
 
     def to(self, device: str) -> CachedSplit:
-        return CachedSplit(
-            self.waveforms.to(device),
-            self.scene.to(device),
-            self.events.to(device),
-            self.event_known.to(device),
-        )
+        return CachedSplit(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def batches(self, clips: Iterable[Tensor], device: str) -> Iterator[Batch]:
         """A batch on `device` for each (B,) int64 of clip numbers; 16-bit becomes float in [-1, 1)."""
@@ -77,8 +75,9 @@ class CachedSplit:
             at = numbers.to(self.waveforms.device)
             here = device == "cpu" and not at.is_cuda
             waveform = self._rows(numbers.tolist()) if here else self._selected(at, device)
-            labels = [t.index_select(0, at).to(device) for t in (self.scene, self.events, self.event_known)]
-            yield Batch(waveform, labels[0], labels[1], labels[2], numbers.to(device))
+            kept = (self.scene, self.events, self.event_known, self.tags)
+            scene, events, known, tags = (t.index_select(0, at).to(device) for t in kept)
+            yield Batch(waveform, scene, events, known, numbers.to(device), tags)
 
     def _rows(self, numbers: list[int]) -> Tensor:
         """Row by row, so that each sample is touched once."""
@@ -133,8 +132,10 @@ def _build(index: Index, split: str, home: Path, threads: int) -> None:
     partial_folder = home / f"{split}.partial"
     partial_folder.mkdir()
     try:
-        labels = _write_waveforms(index, content, partial_folder / "waveforms.npy", threads)
+        labels, tags = _write_waveforms(index, content, partial_folder / "waveforms.npy", threads)
         _write_labels(index, labels, partial_folder)
+        if index.tags:
+            np.save(partial_folder / "tags.npy", np.array(tags, np.float32).reshape(-1, _tag_count(index)))
         partial_folder.rename(home / split)
     except OSError as error:
         shutil.rmtree(partial_folder, ignore_errors=True)
@@ -150,15 +151,21 @@ def _build(index: Index, split: str, home: Path, threads: int) -> None:
 
 def _check_room(index: Index, clips: int, home: Path) -> None:
     per_clip = index.channels * index.samples * np.dtype(index.sample_type).itemsize
-    per_clip += 4 * (len(index.labels.scenes) + 2 * len(index.labels.events))
+    per_clip += 4 * (len(index.labels.scenes) + 2 * len(index.labels.events) + _tag_count(index))
     free = shutil.disk_usage(home).free
     if clips * per_clip > free:
         raise CacheError(f"cache {home}: needs {clips * per_clip / 1e9:.3f} GB, {free / 1e9:.3f} GB are free")
 
 
-def _write_waveforms(index: Index, content: Split, path: Path, threads: int) -> list[ClipLabels]:
-    """Decode every clip in order into one .npy file; give back their labels."""
-    labels = []
+def _tag_count(index: Index) -> int:
+    return len(index.tags.names) if index.tags else 0
+
+
+def _write_waveforms(
+    index: Index, content: Split, path: Path, threads: int
+) -> tuple[list[ClipLabels], list[np.ndarray]]:
+    """Decode every clip in order into one .npy file; give back their labels, and their tags (K,)."""
+    labels, tags = [], []
     shape = (content.clips, index.channels, index.samples)
     # Written, not memory-mapped: a full disk is then an error and not a SIGBUS.
     with open(path, "wb") as file:
@@ -170,23 +177,33 @@ def _write_waveforms(index: Index, content: Split, path: Path, threads: int) -> 
         npy.write_array_header_1_0(file, header)
         decode = partial(_decode, index)
         for shard in content.shards:
-            for clip_labels, waveform in map_ahead(decode, _shard_members(index.root, shard), threads):
+            for clip_labels, clip_tags, waveform in map_ahead(
+                decode, shard_members(index.root, shard), threads
+            ):
                 file.write(waveform.data)
                 labels.append(clip_labels)
+                tags.append(clip_tags)
         file.flush()
-    return labels
+    return labels, tags
 
 
-def _decode(index: Index, item: tuple[Shard, Clip, dict[str, bytes]]) -> tuple[ClipLabels, np.ndarray]:
-    from datasets.decode import ClipFormat, decode_clip  # needs soundfile; a cache that is ready does not
+def _decode(
+    index: Index, item: tuple[Shard, Clip, dict[str, bytes]]
+) -> tuple[ClipLabels, np.ndarray, np.ndarray]:
+    # needs soundfile; a cache that is ready does not
+    from datasets.decode import ClipFormat, decode_clip, decode_tags
 
     shard, clip, members = item
     waveform = np.empty((index.channels, index.samples), dtype=index.sample_type)
     wanted = ClipFormat(index.sample_rate, index.channels, clip.samples)
-    return decode_clip(members, wanted, waveform, shard=shard.name, key=clip.key), waveform
+    labels = decode_clip(members, wanted, waveform, shard=shard.name, key=clip.key)
+    count, tags = _tag_count(index), np.zeros(0, dtype=np.float32)
+    if count:
+        tags = decode_tags(members, count, shard=shard.name, key=clip.key)
+    return labels, tags, waveform
 
 
-def _shard_members(root: str | Path, shard: Shard) -> Iterator[tuple[Shard, Clip, dict[str, bytes]]]:
+def shard_members(root: str | Path, shard: Shard) -> Iterator[tuple[Shard, Clip, dict[str, bytes]]]:
     """Every clip's members, and after the last one the check that the bytes read were the shard's."""
     digest, at = hashlib.sha256(), 0
     with storage.open_stream(root, shard.name, 0, shard.bytes, buffer_bytes=READ_BYTES) as file:
@@ -227,8 +244,11 @@ def _open(index: Index, split: str, folder: Path) -> CachedSplit:
     clips, space = index.split(split).clips, index.labels
     waveforms = (clips, index.channels, index.samples)
     scene, events = (clips, len(space.scenes)), (clips, len(space.events))
+    shapes = dict(zip(NAMES, (waveforms, scene, events, events)))
+    if index.tags:
+        shapes["tags"] = (clips, _tag_count(index))
     tensors = []
-    for name, shape in zip(NAMES, (waveforms, scene, events, events)):
+    for name, shape in shapes.items():
         path = folder / f"{name}.npy"
         try:
             # "c" = copy on write: nobody writes, and torch wants memory that could be.
@@ -242,4 +262,4 @@ def _open(index: Index, split: str, folder: Path) -> CachedSplit:
                 "to have it rebuilt"
             )
         tensors.append(torch.from_numpy(array))
-    return CachedSplit(*tensors)
+    return CachedSplit(*tensors, *([] if index.tags else [torch.zeros(clips, 0)]))

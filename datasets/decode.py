@@ -55,6 +55,23 @@ def decode_clip(
         raise ShardError(f"{shard}: clip {key}: {' '.join(str(error).split())}") from error
 
 
+def decode_tags(members: Mapping[str, bytes], count: int, *, shard: str, key: str) -> np.ndarray:
+    """A clip's tags.npy as (count,) float32. Raises ShardError naming the shard and the clip when it is not
+    there, or not `count` probabilities."""
+    if "tags.npy" not in members:
+        raise ShardError(f"{shard}: clip {key}: no tags.npy; index.json promises {count} tags in every clip")
+    try:
+        tags = decode_array(members["tags.npy"])
+    except ValueError as error:
+        raise ShardError(f"{shard}: clip {key}: tags.npy: {error}") from error
+    if tags.shape != (count,) or tags.dtype not in (np.float16, np.float32):
+        found = f"{tags.dtype} {tags.shape}"
+        raise ShardError(f"{shard}: clip {key}: tags.npy is {found}, expected float16 or float32 ({count},)")
+    if not ((tags >= 0) & (tags <= 1)).all():  # NaN is neither
+        raise ShardError(f"{shard}: clip {key}: tags.npy holds {tags.min()} to {tags.max()}, expected 0 to 1")
+    return tags.astype(np.float32)
+
+
 def flac_intact(data: bytes) -> bool | None:
     """Whether a FLAC file's samples have the MD5 that its header promises; None where it promises none.
 

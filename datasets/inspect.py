@@ -69,6 +69,7 @@ def report(index: Index, found: Mapping[str, Contents]) -> str:
         f"  licence: {index.licence}",
         f"  checksum {index.checksum}",
         f"  {len(index.dropped)} damaged clips dropped",
+        *([f"  {len(index.tags.names)} tags a clip, by {index.tags.model}"] if index.tags else []),
         "",
         f"  {'split':8}{'clips':>8}{'hours':>8}{'shards':>8}{'locations':>11}{'strong':>8}"
         f"{'no event':>10}{'unknown':>9}",

@@ -6,16 +6,19 @@
                                    "strong": [[onset s, offset s, name], …] | null};
                                   null = unknown, [] = known to hold no event
         <key>.flac or <key>.wav   the waveform, loudness untouched (.ogg and .mp3 are read too)
-        <key>.tags.npy            optional, (E',) a teacher's probabilities for the clip
+        <key>.tags.npy            a teacher's probabilities (K,) for the clip, float16 or float32; in every
+                                  clip or in none
         <key>.frames.npy          optional, (T, E') the same for each frame
 
 index.json holds `format` (1), `corpus`, `sample_rate` (Hz), `channels`, `samples` (the longest clip's),
 `sample_type` ("int16" when every clip is 16-bit, else "float32"), `scenes` and `events` in index order,
 `ignored_events` (absent = none; names in the clips' labels that a subset left out),
-`licence`, `citation`, `dropped` ([{file, reason}]), `checksum` and `splits`: {name: {clips, hours, shards:
-[{name, bytes, sha256, clips: [[key, offset, size, samples], …]}]}}. `offset` and `size` are the bytes of all
-members of a clip, tar headers included: that byte range is itself a tar stream. `checksum` is a SHA-256 over
-the shards' SHA-256, the labels and the audio format: equal checksums mean equal clips.
+`licence`, `citation`, `dropped` ([{file, reason}]), `checksum`, `tags` (absent = none; {names, model,
+checksum}: the K names, and the teacher they come from with the SHA-256 of its weights) and `splits`: {name:
+{clips, hours, shards: [{name, bytes, sha256, clips: [[key, offset, size, samples], …]}]}}. `offset` and
+`size` are the bytes of all members of a clip, tar headers included: that byte range is itself a tar stream.
+`checksum` is a SHA-256 over the shards' SHA-256, the labels, the audio format and, where there are any, the
+tags: equal checksums mean equal clips.
 
 A key has no '.' (WebDataset cuts the key from the suffix there) and no '/'. A clip's number in its split is
 its place in the index, shard after shard.
@@ -34,7 +37,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,6 +89,16 @@ class ClipLabels:
             strong=None if strong is None else tuple((float(a), float(b), name) for a, b, name in strong),
             location=record.get("location"),
         )
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What the K numbers in every clip's tags.npy are: probabilities of the events `names`, given by the
+    model called `model` whose weights have the SHA-256 `checksum`."""
+
+    names: tuple[str, ...]
+    model: str
+    checksum: str
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,7 @@ class Index:
     checksum: str
     splits: Mapping[str, Split]
     dropped: tuple[tuple[str, str], ...] = ()
+    tags: Tags | None = None
 
     @staticmethod
     def load(root: str | Path) -> Index:
@@ -191,6 +205,8 @@ class Index:
             "splits": {name: _split_record(split) for name, split in self.splits.items()},
             "dropped": [{"file": file, "reason": reason} for file, reason in self.dropped],
         }
+        if self.tags is not None:
+            record["tags"] = asdict(self.tags)
         unnamed = Path(self.root) / f".index.json.{os.getpid()}"
         unnamed.write_text(json.dumps(record), encoding="utf-8")
         os.replace(unnamed, Path(self.root) / "index.json")
@@ -208,6 +224,7 @@ def make_index(
     licence: str,
     citation: str,
     dropped: Iterable[tuple[str, str]] = (),
+    tags: Tags | None = None,
 ) -> Index:
     """The index of freshly written `splits`, its longest clip and its checksum filled in. `save` it to finish
     the set."""
@@ -216,10 +233,11 @@ def make_index(
     samples = max((clip.samples for split in splits.values() for _, clip in split.entries()), default=0)
     identity = [sample_rate, channels, samples, sample_type, labels.scenes, labels.events]
     identity += [[name, [shard.sha256 for shard in split.shards]] for name, split in splits.items()]
+    identity += [] if tags is None else [asdict(tags)]
     checksum = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return Index(
         root, corpus, sample_rate, channels, samples, sample_type, labels, licence, citation, checksum,
-        dict(splits), tuple(dropped),
+        dict(splits), tuple(dropped), tags,
     )  # fmt: skip
 
 
@@ -290,13 +308,33 @@ class ShardWriter:
         if self._tar is None:
             return
         self._tar.close()
-        partial, name = self._partial, f"{self._split}-{len(self._shards):06d}.tar"
-        with open(partial, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.replace(partial, self._folder / name)
-        size = (self._folder / name).stat().st_size
-        self._shards.append(Shard(name, size, digest, tuple(self._clips)))
+        name = f"{self._split}-{len(self._shards):06d}.tar"
+        self._shards.append(_named(self._partial, self._folder / name, self._clips))
         self._clips, self._tar = [], None
+
+
+def write_shard(folder: Path, name: str, clips: Iterable[tuple[Clip, Mapping[str, bytes]]]) -> Shard:
+    """One tar of members {suffix: bytes} as they are, in the order given; `offset` and `size` of the clips
+    that come in are not looked at. The tar appears under its name only when it is whole."""
+    partial, written = folder / f".{name}.{os.getpid()}", []
+    try:
+        with tarfile.open(partial, "w") as tar:
+            for clip, members in clips:
+                start = tar.offset
+                for suffix, data in members.items():
+                    _add_member(tar, f"{clip.key}.{suffix}", data)
+                written.append(Clip(clip.key, start, tar.offset - start, clip.samples))
+        return _named(partial, folder / name, written)
+    finally:
+        partial.unlink(missing_ok=True)  # not there any more when all went well
+
+
+def _named(partial: Path, path: Path, clips: Sequence[Clip]) -> Shard:
+    """Give a finished tar its name; what the index says of it."""
+    with open(partial, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    os.replace(partial, path)
+    return Shard(path.name, path.stat().st_size, digest, tuple(clips))
 
 
 def write_split(
@@ -464,6 +502,7 @@ def _parse(root: str | Path, record: dict[str, Any]) -> Index:
             checksum=record["checksum"],
             splits={name: _parse_split(split) for name, split in record["splits"].items()},
             dropped=tuple((item["file"], item["reason"]) for item in record["dropped"]),
+            tags=_parse_tags(record.get("tags")),
         )
         _check_index(index)
         return index
@@ -471,6 +510,13 @@ def _parse(root: str | Path, record: dict[str, Any]) -> Index:
         raise ShardError(f"{path}: no field {error}") from error
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ShardError(f"{path}: {error}") from error
+
+
+def _parse_tags(record: dict[str, Any] | None) -> Tags | None:
+    if record is None:
+        return None
+    names = LabelSpace((), tuple(record["names"])).events  # distinct, as they may become the event labels
+    return Tags(names, record["model"], record["checksum"])
 
 
 def _parse_split(record: dict[str, Any]) -> Split:

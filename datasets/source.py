@@ -16,6 +16,7 @@ import torch
 from datasets import plan
 from datasets.batch import Batch
 from datasets.cache import CachedSplit, CacheError, open_cached, resident
+from datasets.events import EventChoice, Relabelled, parse_events, with_events
 from datasets.prefetch import in_turn, prefetch
 from datasets.shards import Index, ShardError
 
@@ -71,26 +72,30 @@ def default_cache() -> Path:
     return Path(os.environ.get("SCENETUNE_CACHE") or Path.home() / ".cache" / "scenetune")
 
 
-def open_source(root: str | Path, *, cache: Path | None, workers: int = 0) -> ShardSource:
+def open_source(
+    root: str | Path, *, cache: Path | None, workers: int = 0, events: str = "labels"
+) -> ShardSource:
     """Open the shard set at `root`; `cache=None` streams.
 
     With a cache, the training and validation splits are decoded now if no earlier run did, the test split
     when it is first read. Where the cache can't be used a warning says why and the clips are streamed.
-    Streaming decodes in `workers` threads, at least one.
+    Streaming decodes in `workers` threads, at least one. `events` says which event labels the batches have:
+    see datasets.events.
 
-    Raises ShardError for a shard set that is missing, damaged or without training clips.
+    Raises ShardError for a shard set that is missing, damaged, without training clips or without the tags
+    asked for, ValueError for other `events`.
     """
-    index = Index.load(root)
+    choice, index = parse_events(events), Index.load(root)
+    with_events(index, choice)  # refused before anything is decoded
     if "train" not in index.splits or index.splits["train"].clips == 0:
         raise ShardError(f"{index.place}: no training clips; splits: {', '.join(index.splits) or 'none'}")
-    streamed = StreamSource(index, workers)
-    if cache is None:
-        return streamed
-    source = CacheSource(index, Path(cache), streamed)
-    for split in index.splits:
-        if split != "test":
-            source.cached(split)
-    return source
+    source: ShardSource = StreamSource(index, workers)
+    if cache is not None:
+        source = CacheSource(index, Path(cache), StreamSource(index, workers))
+        for split in index.splits:
+            if split != "test":
+                source.cached(split)
+    return source if choice == EventChoice("labels") else Relabelled(source, choice)
 
 
 @dataclass

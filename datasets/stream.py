@@ -22,7 +22,7 @@ import torch
 
 from datasets import plan, storage
 from datasets.batch import Batch
-from datasets.decode import ClipFormat, decode_clip
+from datasets.decode import ClipFormat, decode_clip, decode_tags
 from datasets.labels import LabelSpace
 from datasets.members import clip_members
 from datasets.shards import ClipLabels, Index, Shard, check_clip_size
@@ -113,14 +113,18 @@ def make_batches(
 ) -> Iterator[Batch]:
     """Decode clips into batches of the given sizes, straight into the batch's memory."""
     source = iter(clips)
+    tag_count = len(index.tags.names) if index.tags else 0
     for size in sizes:
         waveform = np.empty((size, index.channels, index.samples), dtype=np.float32)
+        tags = np.zeros((size, tag_count), dtype=np.float32)
         labels, numbers = [], []
         for row in range(size):
             (shard, place, number), members = next(source)
             clip = shard.clips[place]
             wanted = ClipFormat(index.sample_rate, index.channels, clip.samples)
             labels.append(decode_clip(members, wanted, waveform[row], shard=shard.name, key=clip.key))
+            if tag_count:
+                tags[row] = decode_tags(members, tag_count, shard=shard.name, key=clip.key)
             numbers.append(number)
         scene, events, known = label_arrays(labels, index.labels)
         yield Batch(
@@ -129,6 +133,7 @@ def make_batches(
             torch.from_numpy(events),
             torch.from_numpy(known),
             torch.tensor(numbers, dtype=torch.int64),
+            torch.from_numpy(tags),
         )
 
 

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "reports": {"reports"},
     "tune_csem": set(PACKAGES),
 }
-WITH_RAY = {"trainables/worker.py", "trainables/trial.py", "tune_csem.py"}
+WITH_RAY = {"trainables/worker.py", "trainables/trial.py", "trainables/teacher.py", "tune_csem.py"}
 WITHOUT_TORCH = ("searchspace", "reports")
 
 

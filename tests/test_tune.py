@@ -16,11 +16,13 @@ import pandas as pd
 import psutil
 import pytest
 
+from datasets.shards import ShardError
 from datasets.source import Source, open_source
 from searchspace.methods import PRUNERS
 from searchspace.study import Job, Ledger, open_storage, seed_for, sqlite_url
 from trainables.export import load_model
 from trainables.folder import read_epochs
+from tune_csem import Request, begin
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--set", "width=0.25", "batch_size=16", "--no-dashboard"]
@@ -299,6 +301,8 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
         (["--pruner", "median"], "pruner 'median' is not known; known: asha, none"),
         (["--gpus-per-trial", "1.5"], "--gpus-per-trial 1.5: expected 0, a share of one GPU, or whole GPUs"),
         (["--trials", "0"], "--trials 0: expected at least 1"),
+        (["--events", "tags>=0.1"], "events 'tags>=0.1': expected labels, tags, tags>THRESHOLD"),
+        (["--events", "tags"], "--events tags: the built-in corpus has no tags; tag a shard set with"),
         (["--resume", "--study", "/no/such/study"], "/no/such/study is not a study"),
     ],
 )
@@ -325,6 +329,24 @@ def test_impossible_plans_are_refused_with_the_sums(shards: Path, cache: Path, t
     (tmp_path / "c" / "precious.txt").write_text("mine")
     done = tune(cache, *wanting, "--study", tmp_path / "c")
     assert done.returncode == 2 and "already exists" in done.stderr
+
+
+def test_a_study_keeps_its_event_labels_and_goes_on_with_no_others(shards: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    begin(Request(study=study, data=shards, events="labels@0.80"))
+    assert json.loads((study / "study.json").read_text())["request"]["events"] == "labels@0.8:0"
+    for events in (None, "labels@0.8", "labels@0.8:0"):
+        assert begin(Request(study=study, resume=True, events=events))[1].events == "labels@0.8:0"
+    for events in ("labels", "tags", "labels@0.8:1"):
+        with pytest.raises(ValueError, match=f"{events}: the study was begun with --events labels@0"):
+            begin(Request(study=study, resume=True, events=events))
+    record = json.loads((study / "study.json").read_text())
+    del record["request"]["events"]  # as written before there was a choice
+    (study / "study.json").write_text(json.dumps(record))
+    assert begin(Request(study=study, resume=True))[1].events == "labels"
+    with pytest.raises(ShardError, match="this shard set has no tags"):
+        begin(Request(study=tmp_path / "other", data=shards, events="tags"))
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_source_fixture_is_what_the_program_reads(shards: Path, cache: Path) -> None:

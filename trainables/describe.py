@@ -1,4 +1,4 @@
-"""What a configuration is, without training it: parameters, multiply-accumulates, shapes.
+"""What a configuration is, without training it: parameters, multiply-accumulates, memory, shapes.
 
     python -m trainables.describe csem --set backbone=cnnt framework=mlhe --json
 
@@ -22,8 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from datasets.labels import LabelSpace
 from searchspace.pins import parse_settings
 from trainables.contract import AudioFormat
+from trainables.memory import training_memory
 from trainables.recipe import configure
 from trainables.registry import family
+
+MEMORY = ("parameters", "gradients", "optimiser", "activations")
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,13 @@ class Request:
 def describe(
     family_name: str, values: Mapping[str, Any], labels: LabelSpace, audio: AudioFormat
 ) -> dict[str, Any]:
-    """{"family", "config", "recipe", "input", "parts", "parameters", "trainable", "macs"}, ready for JSON.
+    """{"family", "config", "recipe", "input", "parts", "parameters", "trainable", "macs", "memory"}, ready
+    for JSON.
 
     "parts" has parameters, trainable and macs of each part of the model. MACs are multiply-accumulates of one
-    clip from features to output, convolutions and matrix products only. Raises ValueError for a configuration
-    that cannot be built.
+    clip from features to output, convolutions and matrix products only. "memory" is in bytes, of one training
+    step of the recipe's batch size on one device (trainables/memory.py); activations in bf16 if the recipe
+    says bf16, else in fp32. Raises ValueError for a configuration that cannot be built.
     """
     found = family(family_name)
     config, recipe = configure(family_name, values)
@@ -69,7 +74,7 @@ def describe(
         }
         for name, part in model.named_children()
     }
-    return {
+    described = {
         "family": family_name,
         "config": asdict(config),
         "recipe": asdict(recipe),
@@ -79,6 +84,13 @@ def describe(
         "trainable": _count(model, trainable=True),
         "macs": macs[""],
     }
+    bf16 = recipe.precision == "bf16"
+    batch = (recipe.batch_size, *shape[1:])
+    memory = training_memory(
+        model, batch, optimiser=recipe.optimiser, autocast=torch.bfloat16 if bf16 else None
+    )
+    kind = {"batch_size": recipe.batch_size, "precision": "bf16" if bf16 else "fp32"}
+    return described | {"memory": kind | memory}
 
 
 def features_shape(model: nn.Module, audio: AudioFormat) -> tuple[int, ...]:
@@ -133,6 +145,13 @@ def table(found: Mapping[str, Any]) -> str:
     ]
     lines += [
         f"{name:20}{parameters:14,}{trainable:14,}{macs:18,}" for name, parameters, trainable, macs in rows
+    ]
+    memory = found["memory"]
+    sizes = ", ".join(f"{n} {memory[n] / 2**20:,.0f}" for n in MEMORY)
+    lines += [
+        "",
+        f"memory of a training step, batch of {memory['batch_size']}, {memory['precision']}, MiB",
+        f"{sizes}; together {memory['total'] / 2**20:,.0f}",
     ]
     return "\n".join(lines)
 

@@ -147,6 +147,7 @@ def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) ->
         scene=blend(batch.scene) * known[:, None],
         events=blend(batch.events),
         event_known=batch.event_known * batch.event_known[partner],
+        tags=blend(batch.tags),
     )
 
 

@@ -36,6 +36,7 @@ class RunFolder:
                 "seed": run.seed,
                 "epochs": run.epochs,
                 "parameters": run.parameter_count,
+                "pretrained": run.start.record() if run.start else None,
             }
             _write_json(
                 self.path / "run.json", {**provenance, **record, "data_checksum": run.source.index.checksum}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from datasets.labels import LabelSpace
 from trainables.contract import AudioFormat
 from trainables.knobs import check, check_range, fill, parse_value, refuse_unknown
+from trainables.pretrained import open_source
 from trainables.registry import config_from, family
 
 
@@ -30,6 +32,9 @@ class Recipe:
     clip_norm      largest gradient norm; 0 leaves gradients alone
     mixup          α of Beta(α, α) for waveform mixup; 0 is off
     precision      auto (bf16 autocast on a GPU that has it, else fp32) | fp32 | bf16
+    pretrained     weights to start from: a state dict, a best/ folder or a run's folder; "" = random ones
+                   (trainables/pretrained.py). Never suggested, only set by the user
+    accept_mismatch  start from them even if not every tensor fits
     """
 
     optimiser: Literal["adam", "adamw", "radam"] = "adam"
@@ -42,6 +47,8 @@ class Recipe:
     clip_norm: float = 0.0
     mixup: float = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    pretrained: str = ""
+    accept_mismatch: bool = False
 
     def __post_init__(self) -> None:
         check(self)
@@ -94,12 +101,22 @@ def parse_pins(family_name: str, settings: Mapping[str, str]) -> dict[str, Any]:
             choices = tuple(parse_value(kinds[name], word) for word in text.split(","))
         except ValueError as error:
             raise ValueError(f"--set {name}={text}: {error}") from None
+        if name == "pretrained":
+            choices = tuple(_readable(path) for path in choices)
         pins[name] = choices if len(choices) > 1 else choices[0]
     choices_of = {name: pin if isinstance(pin, tuple) else (pin,) for name, pin in pins.items()}
     for name, choices in choices_of.items():
         for value in choices:
             _refuse_impossible(family_name, choices_of | {name: (value,)})
     return pins
+
+
+def _readable(path: str) -> str:
+    """The path from the root, whatever folder a worker runs in. Raises as `open_source` if it holds no
+    weights.
+    """
+    open_source(Path(path))
+    return str(Path(path).resolve())
 
 
 def _refuse_impossible(family_name: str, choices_of: Mapping[str, tuple[Any, ...]]) -> None:

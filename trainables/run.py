@@ -25,6 +25,7 @@ from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosi
 from trainables.metrics import Scores
 from trainables.parts.batchnorm import synchronise
 from trainables.parts.frontend import statistics
+from trainables.pretrained import features_of, start_from
 from trainables.recipe import configure
 from trainables.registry import family
 
@@ -38,7 +39,8 @@ class Run:
     schedule's end), `epoch` how many are done. Two runs of the same values, seed and world on one machine
     give the same numbers, and a run loaded from a checkpoint goes on as if it had never stopped (bit for bit
     on a CPU): every random draw of an epoch comes from (seed, epoch, rank), so there is no generator state to
-    keep. With `world` > 1 a torch process group must be up; gradients, batch normalisation and metrics then
+    keep. `start` says what the weights were before the first epoch (knob `pretrained`), None for random ones.
+    With `world` > 1 a torch process group must be up; gradients, batch normalisation and metrics then
     span all ranks.
     """
 
@@ -66,6 +68,11 @@ class Run:
         self.model = fam.build(
             self.config, index.labels, AudioFormat(index.sample_rate, index.channels, index.samples)
         )
+        self.start = None
+        if self.recipe.pretrained:
+            self.start = start_from(
+                self.model, self.recipe.pretrained, index.labels, accept=self.recipe.accept_mismatch
+            )
         self.model.to(self.device)
         self._normalise_features(statistics_folder)
         self.forward = self.model if world == 1 else self._data_parallel()
@@ -130,7 +137,7 @@ class Run:
         """Everything needed to go on, to `folder`, in one step (rank 0 calls it); after the last epoch, the
         model alone."""
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        state = self._identity() | {"epoch": self.epoch}
+        state = self._identity() | {"epoch": self.epoch} | self._about_model()
         if self.epoch < self.epochs:
             optimiser, state["optimiser"] = checkpoint.flatten_optimiser(self.optimiser)
             tensors |= {f"optimiser/{k}": v for k, v in optimiser.items()}
@@ -142,8 +149,9 @@ class Run:
         tensors, state = checkpoint.load(folder)
         for name, ours in self._identity().items():
             if state.get(name) != ours:
+                why = " (another shard set, or other --events)" if name == "data" else ""
                 raise checkpoint.CheckpointError(
-                    f"{folder}: {name} of the checkpoint is {state.get(name)!r}, this run's is {ours!r}"
+                    f"{folder}: {name} of the checkpoint is {state.get(name)!r}, this run's is {ours!r}{why}"
                 )
         self.model.load_state_dict(_under("model/", tensors))
         if "optimiser" in state:
@@ -157,6 +165,16 @@ class Run:
             "seed": self.seed,
             "epochs": self.epochs,
             "data": self.source.index.checksum,
+            "pretrained": self.start.checksum if self.start else None,
+        }
+
+    def _about_model(self) -> dict[str, Any]:
+        """What another run needs to know to start from this one's weights."""
+        labels = self.source.index.labels
+        return {
+            "scenes": labels.scenes,
+            "events": labels.events,
+            "features": features_of(self.model.frontend),
         }
 
     def _normalise_features(self, folder: Path | None) -> None:
@@ -172,7 +190,10 @@ class Run:
             mean, std = (s.tolist() for s in statistics(frontend, batches))
             if kept:
                 _write_whole(kept, json.dumps([mean, std]))
-        frontend.set_statistics(torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device))
+        normalise = frontend.normalise
+        normalise.set_statistics(
+            torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device)
+        )
 
     def _data_parallel(self) -> nn.Module:
         self.model = synchronise(self.model, on_gpu=self.device.type == "cuda")

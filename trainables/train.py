@@ -43,6 +43,8 @@ class Request:
     batch_size counts the clips of --data. May be repeated."""
     set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Knobs by name, e.g. --set backbone=tinycnn lr=0.002. python -m trainables.describe lists the knobs."""
+    events: str = "labels"
+    """Event labels: labels, tags (a teacher's, soft), tags>0.1 (hard), labels@0.8 (made 80 % right)."""
     epochs: int = 27
     """Length of the training."""
     seed: int = 0
@@ -88,7 +90,7 @@ def train(request: Request) -> int:
     run = Run(
         request.family,
         values,
-        open_sources(request.data, request.mix, cache=cache),
+        open_sources(request.data, request.mix, cache=cache, events=request.events),
         seed=request.seed,
         epochs=request.epochs,
         device="cuda" if torch.cuda.is_available() else "cpu",
@@ -98,6 +100,8 @@ def train(request: Request) -> int:
         f"{request.family}: {run.parameter_count:,} parameters on {run.device}, {run.steps} steps an epoch",
         flush=True,
     )
+    for line in run.start.report() if run.start else ():
+        print(line, flush=True)
     if request.out is None:
         step, test = run.next_epoch, lambda: {f"test/{k}": v for k, v in run.score("test")[0].items()}
     else:

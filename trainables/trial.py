@@ -41,15 +41,16 @@ RETRIES = 2  # a trial whose process died is started again this often, from its 
 
 @dataclass(frozen=True)
 class Place:
-    """Where and with what every trial of a study runs. `cache` None streams; `mix` is mixed into every batch
-    (datasets.mix). `threads` are torch's in a
-    trial's process."""
+    """Where and with what every trial of a study runs. `cache` None streams. `events` as in
+    datasets.events; `mix` is mixed into every batch (datasets.mix). `threads` are torch's in a trial's
+    process."""
 
     family: str
     data: str
     study: str
     objective: str
     cache: str | None = None
+    events: str = "labels"
     mix: tuple[str, ...] = ()
     threads: int = 1
     gpus: float = 0.0
@@ -58,9 +59,9 @@ class Place:
 
 
 @functools.lru_cache(maxsize=2)
-def warm_source(data: str, mix: tuple[str, ...], cache: str | None) -> Source:
+def warm_source(data: str, mix: tuple[str, ...], cache: str | None, events: str) -> Source:
     """The shards, opened once a process: later trials find them (and the pages of the cache) ready."""
-    return open_sources(data, mix, cache=Path(cache) if cache else None)
+    return open_sources(data, mix, cache=Path(cache) if cache else None, events=events)
 
 
 def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: str = "cpu") -> RunFolder:
@@ -68,7 +69,7 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
     run = Run(
         place.family,
         job.values,
-        warm_source(place.data, tuple(place.mix), place.cache),
+        warm_source(place.data, tuple(place.mix), place.cache, place.events),
         seed=job.seed,
         epochs=job.epochs,
         device=device,

@@ -72,7 +72,7 @@ def read_audioset(
     CLASS_LIST does not have and for a list without any clip.
     """
     check_folder(folder, CLASS_LIST, LAYOUT, lambda path: _find(path, CLASS_LIST) is not None)
-    names = _read_classes(folder)
+    names = read_classes(_find(folder, CLASS_LIST) or folder / CLASS_LIST)
     clips, twice = _clips(folder)
     notes: list[str] = []
     if twice:
@@ -116,9 +116,8 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in sorted(folder.glob(f"*/{name}")) if path.is_file()), None)
 
 
-def _read_classes(folder: Path) -> dict[str, str]:
-    """{mid: display name} in the order of the published models' outputs."""
-    path = _find(folder, CLASS_LIST) or folder / CLASS_LIST
+def read_classes(path: Path) -> dict[str, str]:
+    """{mid: display name} of a class_labels_indices.csv, in the order of the published models' outputs."""
     names: dict[str, str] = {}
     for place, row in enumerate(read_table(path, ("index", "mid", "display_name"), delimiter=",")):
         if row["index"] != str(place):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from sounds import tone
 
 from datasets import synthetic
-from datasets.shards import Index
+from datasets.shards import Index, Tags
+from datasets.tagged import tagged_index, write_tagged
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +23,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Index:
     index = synthetic.build(out, train=43, val=17, test=10, seconds=0.25, sample_rate=8000, shard_bytes=25000)
     assert len(index.splits["train"].shards) > 3
     return index
+
+
+@pytest.fixture(scope="session")
+def tagged(tiny: Index, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """The tiny corpus with 5 tags a clip: drawn, in steps of 1/64 so that float16 holds them. Read only."""
+    root = tmp_path_factory.mktemp("tagged")
+    rng = np.random.default_rng(5)
+    splits = {}
+    for name, split in tiny.splits.items():
+        shards = []
+        for shard in split.shards:
+            tags = rng.integers(0, 65, (len(shard.clips), 5)) / 64
+            shards.append(write_tagged(tiny, shard, tags.astype(np.float16), root))
+        splits[name] = replace(split, shards=tuple(shards))
+    about = Tags(tuple(f"tag {k}" for k in range(5)), "drawn", "0" * 64)
+    tagged_index(tiny, splits, about, root).save()
+    return Index.load(root)
 
 
 @pytest.fixture

@@ -137,7 +137,8 @@ def test_mixup_blends_waveforms_and_labels_alike() -> None:
     batch = batches(1, 64)[0]
     scene = batch.scene.clone()
     scene[0] = 0.0  # unknown
-    batch = replace(batch, scene=scene)
+    tags = torch.rand(64, 7, generator=torch.Generator().manual_seed(2))
+    batch = replace(batch, scene=scene, tags=tags)
     mixed = mix(batch, 0.4, torch.Generator().manual_seed(1))
     known = mixed.scene.sum(1) > 0
     assert not known[0] and known.sum() < 64  # the unknown clip and whoever it was mixed with
@@ -157,6 +158,7 @@ def test_mixup_blends_waveforms_and_labels_alike() -> None:
                 (mixed.waveform[i].flatten() - share * own - (1 - share) * other).norm() < 1e-4
                 and (mixed.events[i] - share * batch.events[i] - (1 - share) * batch.events[j]).abs().max()
                 < 1e-4
+                and (mixed.tags[i] - share * tags[i] - (1 - share) * tags[j]).abs().max() < 1e-4
             )
         assert any(fits)
     again = mix(batch, 0.4, torch.Generator().manual_seed(1))

@@ -140,7 +140,7 @@ def test_statistics_of_a_constant_bin_and_of_nothing() -> None:
     frontend = LogMel(16000)
     mean, std = statistics(frontend, [batch(torch.zeros(n, 1, 16000)) for n in (3, 4)])
     assert torch.equal(std, torch.ones_like(std))
-    frontend.set_statistics(mean, std)
+    frontend.normalise.set_statistics(mean, std)
     assert frontend(torch.zeros(1, 1, 16000)).abs().max() < 1e-5
     with pytest.raises(ValueError, match="empty"):
         statistics(frontend, [])
@@ -150,11 +150,11 @@ def test_statistics_normalise_and_are_saved() -> None:
     frontend = LogMel(16000).eval()
     wave = noise(4, 1, 16000)
     assert torch.equal(frontend(wave), frontend.raw(wave))
-    frontend.set_statistics(*statistics(frontend, [batch(wave)]))
+    frontend.normalise.set_statistics(*statistics(frontend, [batch(wave)]))
     features = frontend(wave)
     assert features.mean((0, 1, 2)).abs().max() < 1e-4
     torch.testing.assert_close(features.var((0, 1, 2), correction=0), torch.ones(64))
-    assert set(frontend.state_dict()) == {"mean", "std"}
+    assert set(frontend.state_dict()) == {"normalise.mean", "normalise.std"}
     other = LogMel(16000).eval()
     other.load_state_dict(frontend.state_dict())
     assert torch.equal(other(wave), features)
@@ -170,7 +170,7 @@ def test_statistics_normalise_and_are_saved() -> None:
 )
 def test_unusable_statistics_are_refused(mean: Tensor, std: Tensor) -> None:
     with pytest.raises(ValueError, match="mean must be 64 finite numbers|std must be"):
-        LogMel(16000).set_statistics(mean, std)
+        LogMel(16000).normalise.set_statistics(mean, std)
 
 
 def test_masks_are_stripes_of_zeros_drawn_for_every_clip() -> None:

@@ -118,13 +118,13 @@ def test_training_statistics_come_on_top_and_are_saved() -> None:
     assert torch.equal(frontend(wave), frontend.raw(wave))
     n = torch.arange(4)
     batch = Batch(wave, torch.zeros(4, 2), torch.zeros(4, 3), torch.zeros(4, 3), n)
-    frontend.set_statistics(*statistics(frontend, [batch]))
+    frontend.normalise.set_statistics(*statistics(frontend, [batch]))
     features = frontend(wave)
     assert features.mean((0, 1, 2)).abs().max() < 1e-4
     torch.testing.assert_close(features.var((0, 1, 2), correction=0), torch.ones(128), rtol=1e-4, atol=1e-4)
-    assert set(frontend.state_dict()) == {"mean", "std"}
+    assert set(frontend.state_dict()) == {"normalise.mean", "normalise.std"}
     with pytest.raises(ValueError, match="mean must be 128 finite numbers"):
-        frontend.set_statistics(torch.zeros(64), torch.ones(64))
+        frontend.normalise.set_statistics(torch.zeros(64), torch.ones(64))
 
 
 @pytest.mark.parametrize(

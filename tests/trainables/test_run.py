@@ -66,12 +66,12 @@ def test_feature_statistics_are_kept_and_reused(source: Source, tmp_path: Path) 
     def make(**values: Any) -> Run:
         return Run("csem", SMALL | values, source, seed=1, epochs=1, statistics_folder=tmp_path)
 
-    first = make().model.frontend.mean
+    first = make().model.frontend.normalise.mean
     (kept,) = tmp_path.glob("statistics-*.json")
-    assert torch.equal(make().model.frontend.mean, first)
+    assert torch.equal(make().model.frontend.normalise.mean, first)
     mean, std = json.loads(kept.read_text())
     kept.write_text(json.dumps([[m + 1 for m in mean], std]))
-    assert torch.allclose(make().model.frontend.mean, first + 1)  # it really is what is read
+    assert torch.allclose(make().model.frontend.normalise.mean, first + 1)  # it really is what is read
     make(f_min=100.0)
     assert len(list(tmp_path.glob("statistics-*.json"))) == 2  # another front end, other statistics
 

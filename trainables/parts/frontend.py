@@ -55,6 +55,42 @@ class SpecAugment:
         return x
 
 
+class Normalise(nn.Module):
+    """A front end's last step: features (B, C, T, F) → (x - mean) / std of each mel bin, in training mode
+    followed by `augment`.
+
+    `mean` and `std` (F,) are the training set's, the same for all channels, and saved with the model; they
+    are 0 and 1 until `set_statistics`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, n_mels: int, augment: SpecAugment | None = None) -> None:
+        super().__init__()
+        self.augment = augment
+        self.register_buffer("mean", torch.zeros(n_mels))
+        self.register_buffer("std", torch.ones(n_mels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - self.mean) / self.std
+        return self.augment(x) if self.augment is not None and self.training else x
+
+    @torch.no_grad()
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Raises ValueError unless both are (F,) finite numbers and std > 0."""
+        n_mels = len(self.mean)
+        for name, value in (("mean", mean), ("std", std)):
+            if value.shape != (n_mels,) or not bool(torch.isfinite(value).all()):
+                raise ValueError(
+                    f"{name} must be {n_mels} finite numbers, got shape {tuple(value.shape)}: {value}"
+                )
+        if not bool((std > 0).all()):
+            raise ValueError(f"std must be above 0 in every mel bin, the least is {std.min().item():.3g}")
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+
 class LogMel(nn.Module):
     """Waveform (B, C, N) in [-1, 1] → normalised log-mel features (B, 1, T, F).
 
@@ -62,13 +98,10 @@ class LogMel(nn.Module):
     window, hop  seconds; each is rounded down to whole samples
     augment      applied in training mode only, after normalisation
 
-    Buffers `mean` and `std` (F,) are saved with the model; they are 0 and 1 until `set_statistics`.
     Raises ValueError for frequency limits outside 0 … sample_rate / 2 or so many mel bins that some hold no
     STFT bin.
     """
 
-    mean: Tensor
-    std: Tensor
     window: Tensor
     filters: Tensor
 
@@ -89,14 +122,12 @@ class LogMel(nn.Module):
         self.window_samples = _whole_samples(window, sample_rate)
         self.hop_samples = _whole_samples(hop, sample_rate)
         self.n_fft = 1 << (self.window_samples - 1).bit_length()  # the next power of two; 2048 at 44.1 kHz
-        self.augment = augment
-        filters = _mel_filters(sample_rate, self.n_fft, n_mels, self.f_min, self.f_max)
+        filters = mel_filters(sample_rate, self.n_fft, n_mels, self.f_min, self.f_max)
         hamming = torch.hamming_window(self.window_samples, periodic=False, dtype=torch.float64, device="cpu")
         scaled = hamming / hamming.square().sum().sqrt()
         self.register_buffer("window", scaled.float(), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("mean", torch.zeros(n_mels))
-        self.register_buffer("std", torch.ones(n_mels))
+        self.normalise = Normalise(n_mels, augment)
 
     def frames(self, samples: int) -> int:
         """How many frames T a clip of `samples` gives. Raises ValueError if it is shorter than one window."""
@@ -126,17 +157,7 @@ class LogMel(nn.Module):
             return torch.log(magnitude @ self.filters + LOG_FLOOR).unsqueeze(1)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        features = (self.raw(waveform) - self.mean) / self.std
-        return self.augment(features) if self.augment is not None and self.training else features
-
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Per-bin mean and standard deviation (F,) of the training set. Raises ValueError unless finite and
-        std > 0.
-        """
-        refuse_unusable(mean, std, self.n_mels)
-        with torch.no_grad():
-            self.mean.copy_(mean)
-            self.std.copy_(std)
+        return self.normalise(self.raw(waveform))
 
     def extra_repr(self) -> str:
         """Everything `raw` depends on, and nothing else: statistics may be kept under this text."""
@@ -148,17 +169,6 @@ class LogMel(nn.Module):
 
 class RawFeatures(Protocol):
     def raw(self, waveform: Tensor) -> Tensor: ...
-
-
-def refuse_unusable(mean: Tensor, std: Tensor, n_mels: int) -> None:
-    """Raises ValueError unless both are (n_mels,) finite numbers and std > 0."""
-    for name, value in (("mean", mean), ("std", std)):
-        if value.shape != (n_mels,) or not bool(torch.isfinite(value).all()):
-            raise ValueError(
-                f"{name} must be {n_mels} finite numbers, got shape {tuple(value.shape)}: {value}"
-            )
-    if not bool((std > 0).all()):
-        raise ValueError(f"std must be above 0 in every mel bin, the least is {std.min().item():.3g}")
 
 
 @torch.no_grad()
@@ -194,7 +204,7 @@ def _whole_samples(seconds: Fraction | float, sample_rate: int) -> int:
     return whole
 
 
-def _mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
+def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
     """(n_fft / 2 + 1, n_mels) Slaney triangles of equal area, on the CPU whatever the default device."""
     if not 0 <= f_min < f_max <= sample_rate / 2:
         raise ValueError(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.parts.frontend import SpecAugment, refuse_unusable
+from trainables.parts.frontend import Normalise, SpecAugment
 from trainables.parts.torchaudio_guarded import torchaudio
 
 RATE = 16000  # Hz
@@ -31,14 +31,11 @@ class KaldiFbank(nn.Module):
     n_mels = F; f_min and f_max in Hz, f_max=None is 8000
     augment      applied in training mode only, after normalisation
 
-    Frames are padded with zeros, scaled to (x + 4.2677393) / (2 · 4.5689974), then normalised by `mean` and
-    `std` (F,) of the training set, padding included, as in cSEM's released code. These two buffers are saved
-    with the model; they are 0 and 1 until `set_statistics`. Raises ValueError for frequency limits outside
-    0 … 8000 Hz or a number of mel bins outside 4 … 256.
+    Frames are padded with zeros, scaled to (x + 4.2677393) / (2 · 4.5689974), then normalised by the
+    training set's mean and deviation, padding included, as in cSEM's released code. Raises ValueError for
+    frequency limits outside 0 … 8000 Hz or a number of mel bins outside 4 … 256.
     """
 
-    mean: Tensor
-    std: Tensor
     window: Tensor
     filters: Tensor
 
@@ -54,12 +51,10 @@ class KaldiFbank(nn.Module):
         super().__init__()
         self.sample_rate, self.n_mels, self.f_min = sample_rate, n_mels, float(f_min)
         self.f_max = RATE / 2 if f_max is None else float(f_max)
-        self.augment = augment
         window = torch.hann_window(WINDOW, periodic=False, device="cpu")
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", _mel_filters(n_mels, self.f_min, self.f_max), persistent=False)
-        self.register_buffer("mean", torch.zeros(n_mels))
-        self.register_buffer("std", torch.ones(n_mels))
+        self.normalise = Normalise(n_mels, augment)
 
     def frames(self, samples: int) -> int:
         """How many frames T a clip of `samples` gives, padding included. Raises ValueError if it is shorter
@@ -101,17 +96,7 @@ class KaldiFbank(nn.Module):
         return ((x - MEAN) / (2 * STD)).unsqueeze(1)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        features = (self.raw(waveform) - self.mean) / self.std
-        return self.augment(features) if self.augment is not None and self.training else features
-
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Per-bin mean and standard deviation (F,) of the training set. Raises ValueError unless finite and
-        std > 0.
-        """
-        refuse_unusable(mean, std, self.n_mels)
-        with torch.no_grad():
-            self.mean.copy_(mean)
-            self.std.copy_(std)
+        return self.normalise(self.raw(waveform))
 
     def extra_repr(self) -> str:
         """Everything `raw` depends on, and nothing else: statistics may be kept under this text."""
