@@ -11,8 +11,8 @@ little for a whole epoch; then a fresh pass begins. Both follow from the seed an
 
 Labels: the scenes of the lead, then new ones of the companions; the same for events. What a set does not
 label is unknown in its clips: a scene row of zeros, `event_known` 0. The longest clips' length rules, shorter
-ones end in zeros. In evaluation each set's split is read once; scene metrics then count the clips of known
-scene. Tags are kept where all sets have the same teacher's.
+ones end in zeros. Tags are kept where all sets have them from one teacher. In evaluation each set's split is
+read once; scene metrics then count the clips of known scene.
 """
 
 from __future__ import annotations
@@ -159,6 +159,7 @@ class MixedSource:
         scene = like.new_zeros(size, len(self.index.labels.scenes))
         events = like.new_zeros(size, len(self.index.labels.events))
         known, clips, part, row = torch.zeros_like(events), [], [], 0
+        tags = like.new_zeros(size, len(self.index.tags.names) if self.index.tags else 0)
         for number, batch in numbered:
             rows = slice(row, row + len(batch))
             waveform[rows, :, : batch.waveform.shape[2]] = batch.waveform
@@ -166,12 +167,13 @@ class MixedSource:
             events[rows, columns], known[rows, columns] = batch.events, batch.event_known
             columns = _columns(indices[number].labels.scenes, self.index.labels.scenes, like.device)
             scene[rows, columns] = batch.scene
+            if self.index.tags:
+                tags[rows] = batch.tags
             before = sum(index.splits[split].clips for index in indices[:number] if split in index.splits)
             clips.append(batch.clip + before)
             part.append(torch.full_like(batch.clip, number))
             row += len(batch)
-        tags = torch.cat([batch.tags for _, batch in numbered]) if self.index.tags else None
-        return Batch(waveform, scene, events, known, torch.cat(clips), tags, torch.cat(part))  # type: ignore[arg-type]
+        return Batch(waveform, scene, events, known, torch.cat(clips), tags, torch.cat(part))
 
 
 def cycles(
@@ -243,6 +245,7 @@ def joint_index(indices: Sequence[Index], counts: Sequence[int]) -> Index:
         citation="; ".join(dict.fromkeys(index.citation for index in indices)),
         checksum=hashlib.sha256(identity.encode()).hexdigest(),
         splits=splits,
+        tags=lead.tags if all(index.tags == lead.tags for index in indices) else None,
         dropped=tuple(one for index in indices for one in index.dropped),
     )
 

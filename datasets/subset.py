@@ -211,6 +211,7 @@ def write(index: Index, out: Path) -> Index:
             labels=index.labels,
             licence=index.licence,
             citation=index.citation,
+            tags=index.tags,
         )
         written.save()
     return replace(written, root=out)

@@ -102,7 +102,7 @@ def _tags_member(file: BinaryIO, shard: Shard, clip: Clip) -> bytes:
 
 class Unfinished:
     """A tagged shard set in the making, which can be gone on with: a hidden folder beside `out` that gets its
-    name when the block ends well and stays when it does not.
+    name when the block ends well, and stays when it does not and holds a finished shard.
 
         .<out>.tagging/asked.json    what was asked; going on with anything else is refused
                        done.jsonl    a line for each finished shard
@@ -140,10 +140,15 @@ class Unfinished:
                     (self.folder / name).unlink(missing_ok=True)
                 self.folder.replace(self.out)
                 Path(self._lock.lock_file).unlink(missing_ok=True)
-            elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                return
+            if not self._done:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                Path(self._lock.lock_file).unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                kept = f"{len(self._done)} finished shards are kept in {self.folder}; make room and go on "
                 raise OSError(
-                    f"{self.out.parent}: the disk is full; {len(self._done)} finished shards are kept in "
-                    f"{self.folder}; make room and go on with --resume"
+                    f"{self.out.parent}: the disk is full; "
+                    + (f"{kept}with --resume" if self._done else "nothing was kept")
                 ) from error
         finally:
             self._lock.release()

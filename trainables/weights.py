@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -298,7 +298,7 @@ def _read_torch(path: Path) -> Any:
         with torch.serialization.safe_globals(ARRAYS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named is None:
             raise WeightsError(

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import multiprocessing
 import os
 import resource
@@ -125,12 +126,8 @@ def ray_epoch(index: Index) -> int:
 
     paths = [str(index.root / shard.name) for shard in index.split("train").shards]
     data = ray.data.read_webdataset(paths, decoder=decode, shuffle="files")
-    batches = data.iter_torch_batches(
-        batch_size=BATCH,
-        local_shuffle_buffer_size=4 * BATCH,
-        collate_fn=lambda b: torch.from_numpy(b["waveform"]),
-    )
-    return sum(map(len, batches))
+    batches = data.iter_batches(batch_size=BATCH, batch_format="numpy", local_shuffle_buffer_size=4 * BATCH)
+    return sum(len(batch["waveform"]) for batch in batches)
 
 
 def count(batches: Iterable[Batch]) -> int:
@@ -225,6 +222,7 @@ def with_ray(index: Index, repeats: int) -> dict[str, Speed]:
     import ray
 
     ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         return measure({f"ray, {WORKERS} cores": lambda: ray_epoch(index)}, repeats)

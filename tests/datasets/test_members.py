@@ -249,6 +249,8 @@ def test_nothing_unpickles(path: Path) -> None:
     """No module that does; no np.load that allows objects; no torch.load but with weights_only."""
     for node in ast.walk(ast.parse(path.read_text())):
         where = f"{path}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.ImportFrom) and [name.name for name in node.names] == ["UnpicklingError"]:
+            continue  # what a refused file raises
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} | {getattr(node, "module", "") or ""}
             roots = {name.split(".")[0] for name in names}

@@ -13,7 +13,7 @@ from test_decode import encoded
 from datasets import mix, plan
 from datasets.batch import Batch
 from datasets.labels import LabelSpace
-from datasets.shards import ClipLabels, Index, Sample, ShardError, make_index, write_split
+from datasets.shards import ClipLabels, Index, Sample, ShardError, Tags, make_index, write_split
 from datasets.source import StreamSource, open_source
 
 SCENES = LabelSpace(("park", "tram"), ("bird",))
@@ -228,6 +228,14 @@ def test_equal_vocabularies_are_asked_for_only_where_both_have_one(
 def test_a_mix_of_another_form_is_refused(scenes: Index, word: str) -> None:
     with pytest.raises(ValueError, match="expected SHARDS:CLIPS"):
         mix.open_sources(scenes.root, [word], cache=None)
+
+
+def test_tags_are_kept_where_all_sets_have_them_from_one_teacher(scenes: Index, events: Index) -> None:
+    tags = Tags(("a", "b"), "teacher", "0" * 64)
+    both = [replace(index, tags=tags) for index in (scenes, events)]
+    assert mix.joint_index(both, [5]).tags == tags
+    assert mix.joint_index([both[0], events], [5]).tags is None
+    assert mix.joint_index([both[0], replace(events, tags=replace(tags, model="x"))], [5]).tags is None
 
 
 def test_without_a_mix_it_is_the_plain_source(scenes: Index) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from datasets.mix import open_sources
 from datasets.source import Source
 from trainables.checkpoint import CheckpointError
 from trainables.folder import RunFolder, read_epochs
@@ -33,6 +34,14 @@ def test_same_seed_same_numbers_and_another_seed_others(source: Source) -> None:
     first, second, other = (start(source, seed=s).next_epoch() for s in (1, 1, 2))
     assert numbers(first) == numbers(second)
     assert first["train/loss"] != other["train/loss"]
+
+
+def test_a_run_on_a_mixture_trains_on_all_of_it_and_is_repeatable(shards: Path, cache: Path) -> None:
+    mixed = open_sources(shards, [f"{shards}:8"], cache=cache)
+    run = start(mixed, epochs=1)
+    assert run.steps == 4 and run.source.index.splits["val"].clips == 48
+    first, second = run.next_epoch(), start(mixed, epochs=1).next_epoch()
+    assert numbers(first) == numbers(second)
 
 
 def test_numbers_do_not_depend_on_what_ran_before_in_the_process(source: Source) -> None:

@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +187,7 @@ def test_stopped_anywhere_and_gone_on_with_gives_the_same_bytes(
     stereo: Index, model: Path, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, honest = tmp_path / "out", teacher.results
-    for stop in (0, 1, 3, 4):
+    for stop in (3, 0, 1, 4):
 
         def until(asked: Request, todo: list, stop: int = stop) -> Iterator:
             for n, result in enumerate(honest(asked, todo)):
@@ -195,7 +197,7 @@ def test_stopped_anywhere_and_gone_on_with_gives_the_same_bytes(
 
         monkeypatch.setattr(teacher, "results", until)
         with pytest.raises(KeyboardInterrupt):
-            teach(request(stereo, model, out, resume=stop > 0))
+            teach(request(stereo, model, out, resume=stop != 3))
         assert not out.exists()
         (tmp_path / ".out.tagging" / ".train-000009.tar.77").write_text("a tar that a kill cut off")
         with open(tmp_path / ".out.tagging" / "done.jsonl", "a") as log:
@@ -213,14 +215,17 @@ def test_stopped_anywhere_and_gone_on_with_gives_the_same_bytes(
 def test_going_on_with_something_else_is_refused(
     stereo: Index, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*_: Any) -> Iterator:
+    def stopped(asked: Request, todo: list, after: int) -> Iterator:
+        yield from islice(honest(asked, todo), after)
         raise KeyboardInterrupt
-        yield
 
+    honest = teacher.results
     out = tmp_path / "out"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(teacher, "results", stopped)
-        teach(request(stereo, model, out))
+    for after in (0, 3):  # with nothing finished nothing is left, and nothing to go on with
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(teacher, "results", partial(stopped, after=after))
+            teach(request(stereo, model, out))
+        assert (tmp_path / ".out.tagging").exists() == (after > 0)
     with pytest.raises(FileExistsError, match=r"an earlier attempt was stopped there; go on with --resume"):
         teach(request(stereo, model, out))
     other = model_folder(tmp_path / "other", width=0.5)
