@@ -113,20 +113,25 @@ def teach(request: Request) -> tuple[Index, int, float]:
         "dtype": request.dtype,
     }
     with Unfinished(request.out, asked, resume=request.resume) as making:
-        todo = list(tasks(index, splits, request.batch, making.has))
         began = time.monotonic()
-        clips = sum(task.stop - task.first for task in todo)
-        with Progress(clips, shown=True) as bar:
-            for split, number, found in whole_shards(results(request, todo), index):
-                shard = index.splits[split].shards[number]
-                making.keep(
-                    split, number, write_tagged(index, shard, found.astype(request.dtype), making.folder)
-                )
-                for _ in found:
-                    bar.step()
+        clips = tag_rest(request, index, splits, making)
         seconds = time.monotonic() - began
         tagged_index(index, making.splits(index, splits), tags, making.folder).save()
     return Index.load(request.out), clips, seconds
+
+
+def tag_rest(request: Request, index: Index, splits: list[str], making: Unfinished) -> int:
+    """Tag and write every shard that is not finished yet; how many clips that were."""
+    todo = list(tasks(index, splits, request.batch, making.has))
+    clips = sum(task.stop - task.first for task in todo)
+    with Progress(clips, shown=True) as bar:
+        for split, number, found in whole_shards(results(request, todo), index):
+            shard = index.splits[split].shards[number]
+            written = write_tagged(index, shard, found.astype(request.dtype), making.folder)
+            making.keep(split, number, written)
+            for _ in found:
+                bar.step()
+    return clips
 
 
 def refuse_lower_rate(index: Index, tagger: Tagger, accept: bool) -> None:

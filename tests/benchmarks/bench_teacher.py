@@ -1,6 +1,6 @@
 """Tagging speed: the teacher with Ray actors against a plain loop with the same model, on this machine.
 
-    python tests/benchmarks/bench_teacher.py SHARDS MODEL [--clips 1200] [--rounds 3]
+    python tests/benchmarks/bench_teacher.py SHARDS MODEL [--clips 600] [--rounds 3]
 
 The plain loop is what one would write by hand: one process, soundfile, batches of 16, the model with all of
 torch's threads (`threads`) or one; it stores its numbers in one array. The teacher also writes the shard set.
@@ -55,7 +55,7 @@ def plain_loop(index: Index, model: Path, clips: int, threads: int) -> tuple[flo
     for first in range(0, clips, BATCH):
         sounds = []
         for n in range(first, min(first + BATCH, clips)):
-            members = read_members(index, "train", n)
+            members = read_members(index, "val", n)
             sounds.append(soundfile.read(io.BytesIO(members["flac"]), dtype="float32")[0])
         with torch.inference_mode():
             rows.append(tagger.module(torch.from_numpy(np.stack(sounds))[:, None]).numpy())
@@ -66,7 +66,7 @@ def plain_loop(index: Index, model: Path, clips: int, threads: int) -> tuple[flo
 def actors_only(index: Index, model: Path, clips: int, actors: int) -> tuple[float, float]:
     """The same of the actors once they are warm, nothing written."""
     work = Work(str(index.root), str(model), BATCH)
-    todo = list(islice(tasks(index, ["train"], BATCH, lambda *_: False), clips // 64 + 1))
+    todo = list(islice(tasks(index, ["val"], BATCH, lambda *_: False), clips // 64 + 1))
     counted, began, spent, now = 0, 0.0, 0.0, 0.0
     for n, (_, found) in enumerate(in_actors(work, todo, actors)):
         if n < actors:  # every model is loaded, as good as
@@ -80,23 +80,23 @@ def whole(index: Index, model: Path, actors: int) -> tuple[float, float]:
     """The same of a whole run, Ray running: actors' start, reading, tagging, writing, checksums. The CPU time
     of the actors is not in it."""
     out = Path(tempfile.mkdtemp()) / "out"
-    began, spent = time.monotonic(), cpu_seconds()
+    began, spent = time.monotonic(), time.process_time()
     root = Path(index.root)
-    teach(Request(data=root, model=model, out=out, split=("train",), actors=actors, batch=BATCH))
-    seconds, clips = time.monotonic() - began, index.splits["train"].clips
+    teach(Request(data=root, model=model, out=out, split=("val",), actors=actors, batch=BATCH))
+    seconds, clips = time.monotonic() - began, index.splits["val"].clips
     shutil.rmtree(out.parent)
-    return clips / seconds, (cpu_seconds() - spent) / clips
+    return clips / seconds, (time.process_time() - spent) / clips
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shards")
     parser.add_argument("model", type=Path)
-    parser.add_argument("--clips", type=int, default=1200)
+    parser.add_argument("--clips", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     index, cores = Index.load(asked.shards), os.cpu_count() or 1
-    clips = min(asked.clips, index.splits["train"].clips)
+    clips = min(asked.clips, index.splits["val"].clips)
     began = time.monotonic()
     ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="ERROR")  # type: ignore[arg-type]
     print(f"Ray's start: {time.monotonic() - began:.1f} s; {cores} cores, {clips} clips")
