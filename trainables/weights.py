@@ -116,14 +116,16 @@ class Fit:
             "unused": list(self.unused),
         }
 
-    def load_into(self, model: nn.Module, *, accept: bool, said: str, how: str) -> None:
-        """Copy the tensors. Raises WeightsError, beginning with `said`, if the fit is not exact and not
-        accepted (`how` says how to), or if nothing fits.
+    def refuse(self, *, accept: bool, said: str, how: str) -> None:
+        """Raises WeightsError, beginning with `said`, if the fit is not exact and not accepted (`how` says
+        how to), or if nothing fits.
         """
         if not self.tensors:
             raise WeightsError(f"{said}: nothing in it fits the model; {'; '.join(self.report()[1:])}")
         if not self.exact and not accept:
             raise WeightsError(f"{said}: {'; '.join(self.report())}; {how}")
+
+    def load_into(self, model: nn.Module) -> None:
         own = model.state_dict()
         with torch.no_grad():
             for name, tensor in self.tensors.items():
@@ -158,8 +160,8 @@ def fit(
         for ours, theirs in pairs.items()
         if (why := _obstacle(ours, own[ours], state[theirs], refuse))
     }
-    layers = {name.removesuffix("weight") for name in refused if name.endswith(".weight")}
-    halves = (n for n in pairs if n.endswith(".bias") and n.removesuffix("bias") in layers)
+    layers = {name.removesuffix(".weight") for name in refused if name.endswith(".weight")}
+    halves = (name for name in pairs if name.rpartition(".")[0] in layers)
     refused |= {name: refused.get(name, "its weight is not loaded") for name in halves}
     tensors, reshaped = {}, []
     for ours, theirs in pairs.items():

@@ -328,7 +328,7 @@ def test_our_own_positions_are_of_our_own_mel_bins() -> None:
     short, long = small(1), small(3)
     found = fit(short.state_dict(), long)
     assert found.reshaped[0][2] == "3 × 12 → 3 × 37 patches"
-    found.load_into(long, accept=True, said="", how="")
+    found.load_into(long)
     positions = long.state_dict()["shared.stem.pos_embed"]
     expected = resized_positions(short.state_dict()["shared.stem.pos_embed"], (3, 12), (3, 37))
     assert torch.equal(positions, expected)
