@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from datasets.labels import LabelSpace
 from trainables import checkpoint
 from trainables.released_names import MODELS, RELEASED
-from trainables.weights import Fit, Rename, file_checksum, fit, read_state
+from trainables.weights import Fit, Rename, WeightsError, file_checksum, fit, read_state
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"  # of a best/ folder
 HOW = "set accept_mismatch=true to start from what fits"
@@ -104,7 +104,11 @@ def open_source(path: Path) -> Source:
     if not path.is_dir():
         return _file(path)
     if (path / WEIGHTS).is_file() and (path / DESCRIPTION).is_file():
-        return _own(read_state(path / WEIGHTS), path / WEIGHTS, json.loads((path / DESCRIPTION).read_text()))
+        try:
+            about = json.loads((path / DESCRIPTION).read_text())
+        except json.JSONDecodeError as error:
+            raise WeightsError(f"{path / DESCRIPTION}: damaged: {error}") from error
+        return _own(read_state(path / WEIGHTS), path / WEIGHTS, about)
     for folder in (path, path / "checkpoint"):
         if checkpoint.exists(folder):
             tensors, state = checkpoint.load(folder)
@@ -137,7 +141,7 @@ def _file(path: Path) -> Source:
 
 def _own(tensors: Mapping[str, Tensor], file: Path, about: Mapping[str, Any]) -> Source:
     classes = {kind: tuple(about[kind]) if kind in about else () for kind in CLASSIFIERS}
-    kind = f"model of family {about['family']}"
+    kind = f"model of family {about.get('family', 'not recorded')}"
     return Source(tensors, file_checksum(file), kind, about.get("features", ""), classes, own=True)
 
 

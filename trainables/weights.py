@@ -40,9 +40,8 @@ SOURCES = (  # our prefix: where in the file its tensors may come from, best fir
     ("event.", ("event.", "scene.", "shared.")),
 )
 POSITIONS = "pos_embed"
-ARRAYS: list[
-    Any
-] = [  # what a numpy array in a pickle asks for; training programs keep some beside the weights
+# What a numpy array in a pickle asks for: training programs keep some beside the weights
+ARRAYS: list[Any] = [
     (_reconstruct, "numpy.core.multiarray._reconstruct"),
     (_reconstruct, "numpy._core.multiarray._reconstruct"),
     np.ndarray,
@@ -253,7 +252,7 @@ def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, i
 
 
 def grouped(names: Sequence[str]) -> list[str]:
-    """["a.w", "a.b", "c"] → ["a.* (2)", "c"]; modules with a number are one: "blocks.10-11.* (24)"."""
+    """["a.w", "a.b", "c"] → ["a.* (2)", "c"]; what is below a number is one: "blocks.10.* (12)"."""
     modules: dict[str, list[str]] = {}
     for name in names:
         block = re.match(r"(.*?\d+)\.", name)

@@ -182,6 +182,17 @@ def test_what_a_run_writes_tells_features_apart(trained: Path, other: Source) ->
     )  # fmt: skip
 
 
+def test_a_damaged_folder_is_named(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"half")
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(ValueError, match="model.json: damaged: Expecting property name") as error:
+        open_weights(tmp_path)
+    assert "\n" not in str(error.value)
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(ValueError, match="model.safetensors: neither a torch file nor a whole safetensors"):
+        open_weights(tmp_path)
+
+
 def test_a_pin_is_read_before_anything_runs_and_keeps_its_place(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,8 +36,9 @@ Where the paper and the code differ, or the paper is silent, the default is name
   the single-task models, none in the joint ones; ours, if switched on, has two.
 - `input_norm`, a BatchNorm over mel bins before the first block: in the single-task PANN of Table V (Cnn14
   with bn0), in no joint model.
-- Pretraining: the paper starts PANN, CNNT and AST from AudioSet weights; the released loops load none. Not
-  here.
+- Pretraining: the paper starts PANN, CNNT and AST from AudioSet weights; the released loops load none.
+  Default: none; `pretrained` of the recipe starts from a file (trainables/pretrained.py). PANNs' weights
+  belong to 10·log10 mel of 16 or 32 kHz behind a BatchNorm, here they get ln mel scaled bin by bin.
 """
 
 from __future__ import annotations
