@@ -252,10 +252,10 @@ def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, i
 
 
 def grouped(names: Sequence[str]) -> list[str]:
-    """["a.w", "a.b", "c"] → ["a.* (2)", "c"]; what is below a number is one: "blocks.10.* (12)"."""
+    """["a.w", "a.b", "c"] → ["a.* (2)", "c"]; what is below a numbered part is one: "blocks.10.* (12)"."""
     modules: dict[str, list[str]] = {}
     for name in names:
-        block = re.match(r"(.*?\d+)\.", name)
+        block = re.match(r"((?:[^.]*\.)*?[^.]*\d[^.]*)\.", name)
         modules.setdefault(block[1] if block else name.rpartition(".")[0] or name, []).append(name)
     return [inside[0] if len(inside) == 1 else f"{m}.* ({len(inside)})" for m, inside in modules.items()]
 

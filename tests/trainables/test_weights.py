@@ -352,6 +352,11 @@ def test_what_is_counted_in_the_training_labels_is_left_alone() -> None:
     assert fit({"relation.weight": torch.ones(2)}, model).exact
 
 
+def test_names_are_grouped_by_their_first_numbered_part() -> None:
+    names = ["conv3_event.bn1.weight", "conv3_event.conv2.weight", "v.head.weight", "v.head.bias", "token"]
+    assert grouped(names) == ["conv3_event.* (2)", "v.head.* (2)", "token"]
+
+
 # Refusal
 
 
