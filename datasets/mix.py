@@ -245,7 +245,6 @@ def joint_index(indices: Sequence[Index], counts: Sequence[int]) -> Index:
         citation="; ".join(dict.fromkeys(index.citation for index in indices)),
         checksum=hashlib.sha256(identity.encode()).hexdigest(),
         splits=splits,
-        tags=lead.tags if all(index.tags == lead.tags for index in indices) else None,
         dropped=tuple(one for index in indices for one in index.dropped),
     )
 

@@ -11,9 +11,10 @@ BatchNorm; cSEM's CNNs: ln mel of 44.1 kHz, each bin scaled to deviation 1), tha
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from datasets.labels import LabelSpace
 from trainables import checkpoint
 from trainables.released_names import MODELS, RELEASED
-from trainables.weights import Fit, Rename, file_checksum, fit, read_state
+from trainables.weights import Fit, Rename, WeightsError, file_checksum, fit, read_state
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"  # of a best/ folder
 HOW = "set accept_mismatch=true to start from what fits"
@@ -71,10 +72,29 @@ def start_from(model: nn.Module, path: str, labels: LabelSpace, *, accept: bool)
     weights cannot be read, nothing in them fits, or something does not and `accept` is False.
     """
     source = open_source(Path(path))
+    fitted = _fitted(source, model, path, labels, accept)
+    fitted.load_into(model)
+    return Start(path, source.checksum, source.kind, fitted, tuple(_remarks(source, model, fitted)))
+
+
+def refuse_unfit(model: nn.Module, path: str, labels: LabelSpace, *, accept: bool) -> None:
+    """Raises what `start_from` would; `model` may be on the meta device and stays as it is."""
+    stamp = [p.stat().st_mtime_ns for p in sorted(Path(path).glob("*"))] if Path(path).is_dir() else []
+    _fitted(_without_numbers(path, (Path(path).stat().st_mtime_ns, *stamp)), model, path, labels, accept)
+
+
+@functools.lru_cache(maxsize=4)
+def _without_numbers(path: str, stamp: tuple[int, ...]) -> Source:
+    """Names and shapes only; kept, for a search asks for every proposal."""
+    source = open_source(Path(path))
+    return replace(source, tensors={name: tensor.to("meta") for name, tensor in source.tensors.items()})
+
+
+def _fitted(source: Source, model: nn.Module, path: str, labels: LabelSpace, accept: bool) -> Fit:
     renames: tuple[Rename, ...] = () if source.own else RELEASED
     fitted = fit(source.tensors, model, renames, refuse=_other_classes(source, labels))
-    fitted.load_into(model, accept=accept, said=f"pretrained={path} ({source.kind})", how=HOW)
-    return Start(path, source.checksum, source.kind, fitted, tuple(_remarks(source, model, fitted)))
+    fitted.refuse(accept=accept, said=f"pretrained={path} ({source.kind})", how=HOW)
+    return fitted
 
 
 def open_source(path: Path) -> Source:
@@ -84,7 +104,11 @@ def open_source(path: Path) -> Source:
     if not path.is_dir():
         return _file(path)
     if (path / WEIGHTS).is_file() and (path / DESCRIPTION).is_file():
-        return _own(read_state(path / WEIGHTS), path / WEIGHTS, json.loads((path / DESCRIPTION).read_text()))
+        try:
+            about = json.loads((path / DESCRIPTION).read_text())
+        except json.JSONDecodeError as error:
+            raise WeightsError(f"{path / DESCRIPTION}: damaged: {error}") from error
+        return _own(read_state(path / WEIGHTS), path / WEIGHTS, about)
     for folder in (path, path / "checkpoint"):
         if checkpoint.exists(folder):
             tensors, state = checkpoint.load(folder)
@@ -117,7 +141,7 @@ def _file(path: Path) -> Source:
 
 def _own(tensors: Mapping[str, Tensor], file: Path, about: Mapping[str, Any]) -> Source:
     classes = {kind: tuple(about[kind]) if kind in about else () for kind in CLASSIFIERS}
-    kind = f"model of family {about['family']}"
+    kind = f"model of family {about.get('family', 'not recorded')}"
     return Source(tensors, file_checksum(file), kind, about.get("features", ""), classes, own=True)
 
 

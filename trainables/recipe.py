@@ -13,7 +13,7 @@ import torch
 from datasets.labels import LabelSpace
 from trainables.contract import AudioFormat
 from trainables.knobs import check, check_range, fill, parse_value, refuse_unknown
-from trainables.pretrained import open_source
+from trainables.pretrained import open_source, refuse_unfit
 from trainables.registry import config_from, family
 
 
@@ -77,13 +77,15 @@ def complete(
     family_name: str, values: Mapping[str, Any], labels: LabelSpace, audio: AudioFormat
 ) -> dict[str, Any]:
     """Every knob of a configuration, defaults included. Raises ValueError if it can't be built for these
-    clips."""
+    clips, or started from the weights it names."""
     config, recipe = configure(family_name, values)
     try:
         with torch.device("meta"):  # shapes are checked, nothing is allocated
-            family(family_name).build(config, labels, audio)
+            model = family(family_name).build(config, labels, audio)
     except RuntimeError as error:
         raise ValueError(f"torch can't build this model: {error}") from error
+    if recipe.pretrained:
+        refuse_unfit(model, recipe.pretrained, labels, accept=recipe.accept_mismatch)
     return asdict(config) | asdict(recipe)
 
 

@@ -127,7 +127,7 @@ def _load(path: Path, model: nn.Module, fitted: Fit, differing: list[str], accep
         raise WeightsError(f"{path}: a layer of the tagger is missing: {'; '.join(said)}")
     if (said or differing) and not accept:
         raise WeightsError(f"{path}: {'; '.join(said + differing)}; {HOW}")
-    fitted.load_into(model, accept=True, said=str(path), how=HOW)
+    fitted.load_into(model)
     return said + differing
 
 

@@ -40,9 +40,8 @@ SOURCES = (  # our prefix: where in the file its tensors may come from, best fir
     ("event.", ("event.", "scene.", "shared.")),
 )
 POSITIONS = "pos_embed"
-ARRAYS: list[
-    Any
-] = [  # what a numpy array in a pickle asks for; training programs keep some beside the weights
+# What a numpy array in a pickle asks for: training programs keep some beside the weights
+ARRAYS: list[Any] = [
     (_reconstruct, "numpy.core.multiarray._reconstruct"),
     (_reconstruct, "numpy._core.multiarray._reconstruct"),
     np.ndarray,
@@ -116,14 +115,16 @@ class Fit:
             "unused": list(self.unused),
         }
 
-    def load_into(self, model: nn.Module, *, accept: bool, said: str, how: str) -> None:
-        """Copy the tensors. Raises WeightsError, beginning with `said`, if the fit is not exact and not
-        accepted (`how` says how to), or if nothing fits.
+    def refuse(self, *, accept: bool, said: str, how: str) -> None:
+        """Raises WeightsError, beginning with `said`, if the fit is not exact and not accepted (`how` says
+        how to), or if nothing fits.
         """
         if not self.tensors:
             raise WeightsError(f"{said}: nothing in it fits the model; {'; '.join(self.report()[1:])}")
         if not self.exact and not accept:
             raise WeightsError(f"{said}: {'; '.join(self.report())}; {how}")
+
+    def load_into(self, model: nn.Module) -> None:
         own = model.state_dict()
         with torch.no_grad():
             for name, tensor in self.tensors.items():
@@ -158,8 +159,8 @@ def fit(
         for ours, theirs in pairs.items()
         if (why := _obstacle(ours, own[ours], state[theirs], refuse))
     }
-    layers = {name.removesuffix("weight") for name in refused if name.endswith(".weight")}
-    halves = (n for n in pairs if n.endswith(".bias") and n.removesuffix("bias") in layers)
+    layers = {name.removesuffix(".weight") for name in refused if name.endswith(".weight")}
+    halves = (name for name in pairs if name.rpartition(".")[0] in layers)
     refused |= {name: refused.get(name, "its weight is not loaded") for name in halves}
     tensors, reshaped = {}, []
     for ours, theirs in pairs.items():
@@ -251,10 +252,10 @@ def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, i
 
 
 def grouped(names: Sequence[str]) -> list[str]:
-    """["a.w", "a.b", "c"] → ["a.* (2)", "c"]; modules with a number are one: "blocks.10-11.* (24)"."""
+    """["a.w", "a.b", "c"] → ["a.* (2)", "c"]; what is below a numbered part is one: "blocks.10.* (12)"."""
     modules: dict[str, list[str]] = {}
     for name in names:
-        block = re.match(r"(.*?\d+)\.", name)
+        block = re.match(r"((?:[^.]*\.)*?[^.]*\d[^.]*)\.", name)
         modules.setdefault(block[1] if block else name.rpartition(".")[0] or name, []).append(name)
     return [inside[0] if len(inside) == 1 else f"{m}.* ({len(inside)})" for m, inside in modules.items()]
 

@@ -18,11 +18,12 @@ from datasets.shards import ClipLabels, Sample, make_index, write_split
 from datasets.source import Source, open_source
 from trainables import checkpoint
 from trainables.checkpoint import CheckpointError
+from trainables.contract import AudioFormat
 from trainables.export import load_model
 from trainables.folder import RunFolder
 from trainables.pretrained import features_of
 from trainables.pretrained import open_source as open_weights
-from trainables.recipe import parse_pins
+from trainables.recipe import complete, parse_pins
 from trainables.run import Run
 from trainables.train import main
 
@@ -181,6 +182,17 @@ def test_what_a_run_writes_tells_features_apart(trained: Path, other: Source) ->
     )  # fmt: skip
 
 
+def test_a_damaged_folder_is_named(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"half")
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(ValueError, match="model.json: damaged: Expecting property name") as error:
+        open_weights(tmp_path)
+    assert "\n" not in str(error.value)
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(ValueError, match="model.safetensors: neither a torch file nor a whole safetensors"):
+        open_weights(tmp_path)
+
+
 def test_a_pin_is_read_before_anything_runs_and_keeps_its_place(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +202,20 @@ def test_a_pin_is_read_before_anything_runs_and_keeps_its_place(
         parse_pins("csem", {"pretrained": "nothing"})
     with pytest.raises(FileNotFoundError, match="no weights there; expected a file, a best/ folder"):
         parse_pins("csem", {"pretrained": str(tmp_path)})
+
+
+def test_a_proposal_that_the_weights_do_not_fit_is_refused_before_it_runs(
+    trained: Path, source: Source
+) -> None:
+    index = source.index
+    audio = AudioFormat(index.sample_rate, index.channels, index.samples)
+    values = {"backbone": "tinycnn", "width": 0.25, "pretrained": str(trained)}
+    with pytest.raises(ValueError, match="set accept_mismatch=true"):
+        complete("csem", values, index.labels, audio)
+    accepted = complete("csem", values | {"accept_mismatch": True}, index.labels, audio)
+    assert accepted["pretrained"] == str(trained)
+    with pytest.raises(ValueError, match="nothing in it fits the model"):
+        complete("csem", values | {"accept_mismatch": True, "width": 0.3}, index.labels, audio)
 
 
 def test_the_search_never_suggests_it() -> None:

@@ -328,7 +328,7 @@ def test_our_own_positions_are_of_our_own_mel_bins() -> None:
     short, long = small(1), small(3)
     found = fit(short.state_dict(), long)
     assert found.reshaped[0][2] == "3 × 12 → 3 × 37 patches"
-    found.load_into(long, accept=True, said="", how="")
+    found.load_into(long)
     positions = long.state_dict()["shared.stem.pos_embed"]
     expected = resized_positions(short.state_dict()["shared.stem.pos_embed"], (3, 12), (3, 37))
     assert torch.equal(positions, expected)
@@ -350,6 +350,11 @@ def test_what_is_counted_in_the_training_labels_is_left_alone() -> None:
     found = fit({"relation.weight": torch.ones(2), "relation.table": torch.ones(7)}, model)
     assert found.exact and list(found.tensors) == ["relation.weight"]
     assert fit({"relation.weight": torch.ones(2)}, model).exact
+
+
+def test_names_are_grouped_by_their_first_numbered_part() -> None:
+    names = ["conv3_event.bn1.weight", "conv3_event.conv2.weight", "v.head.weight", "v.head.bias", "token"]
+    assert grouped(names) == ["conv3_event.* (2)", "v.head.* (2)", "token"]
 
 
 # Refusal

@@ -52,8 +52,9 @@ Where the paper and the code differ, or the paper is silent, the default is name
   with bn0), in no joint model.
 - Left, right and difference (`input_channels`, Table XII): the features of three signals, the third is left
   minus right; one mean and deviation a mel bin for all three, so that their levels stay comparable.
-- Pretraining: the paper starts PANN, CNNT and AST from AudioSet weights; the released loops load none. Not
-  here.
+- Pretraining: the paper starts PANN, CNNT and AST from AudioSet weights; the released loops load none.
+  Default: none; `pretrained` of the recipe starts from a file (trainables/pretrained.py). PANNs' weights
+  belong to 10·log10 mel of 16 or 32 kHz behind a BatchNorm, here they get ln mel scaled bin by bin.
 """
 
 from __future__ import annotations
