@@ -213,12 +213,12 @@ def main(request: Request) -> None:
     extra = statistics.median([seconds(alone)[1] for _ in range(50)][5:])
 
     print(request)
-    for name, taken in times.items():
-        elapsed = [a for a, _ in taken]
-        print(f"{name:7s} {statistics.median(elapsed):7.3f} s a step  {[round(a, 3) for a in elapsed]}")
+    for name, both in times.items():
+        elapsed = [clocks[0] for clocks in both]
+        print(f"{name:7s} {statistics.median(elapsed):7.3f} s a step  {[round(v, 3) for v in elapsed]}")
     for above, below in (("csem", "mlhe"), ("csem", "direct")):
         for clock, label in enumerate(("elapsed", "processor time")):
-            ratios = [a[clock] / b[clock] for a, b in zip(times[above], times[below])]
+            ratios = [ours[clock] / other[clock] for ours, other in zip(times[above], times[below])]
             low, middle, high = statistics.quantiles(ratios, n=4)
             print(f"{above} / {below}, {label}: {middle:.4f}  (quartiles {low:.4f} … {high:.4f})")
     step = statistics.median([used for _, used in times["mlhe"]])
