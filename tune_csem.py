@@ -47,11 +47,12 @@ from searchspace.study import (
     confirmation,
     now,
     open_storage,
+    run_folder,
     sqlite_url,
     without_password,
 )
 from trainables import names
-from trainables.analyse import analyse_winner
+from trainables.analyse import BATCH, analyse, analyse_winner
 from trainables.contract import AudioFormat
 from trainables.export import export_best, keep_checkpoints, keep_first_seeds
 from trainables.progress import Progress
@@ -264,12 +265,31 @@ def rerun(study: Path, request: Request) -> int:
                 )
 
     # Ours beside the paper's
+    measure(study, request, made)
     record.write(study, about | {"status": "complete", "finished": now()})
     done = collect.load(study)
     paper_table.write(done)
     page = reports.build(study)
     print(f"\n{summary(done)}\nreport: {page}\nmodels: the first seed's of every row, under {study}/runs")
     return 0 if (done.runs["state"] == "COMPLETE").any() else 1
+
+
+def measure(study: Path, request: Request, made: paper_tables.Plan) -> None:
+    """What no training measures but a table prints (Table X): an analysis of every row's first model on the
+    split it is printed for. One that fails is a line, the study is finished all the same."""
+    printed = [
+        row for row in made.rows if row.trial is not None and row.published.metric not in names.METRICS
+    ]
+    for trial, split in sorted({(row.trial or 0, row.published.split) for row in printed}):
+        folder = study / run_folder(trial, 1)
+        if (folder / "analysis" / f"{split}.json").is_file():
+            continue
+        source = opened(request, made.configurations[trial].events)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            analyse(folder, source.index, split, source.eval_batches(split, BATCH, device=device))
+        except (ValueError, OSError, RuntimeError) as error:
+            print(f"warning: {folder} could not be analysed: {error}")
 
 
 def opened(request: Request, events: str) -> Source:

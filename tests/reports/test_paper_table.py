@@ -106,7 +106,7 @@ def test_verdicts(tmp_path: Path) -> None:
         "reproduced",
         "not comparable: its ± is unknown",
         "not comparable: reduced epochs (9, theirs 100)",
-        "not comparable: the runs do not measure embedding_mi",
+        "not comparable: no run has measured embedding_mi",
         "",
         "",
     ]
