@@ -17,7 +17,6 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,14 +46,14 @@ from searchspace.study import (
     confirmation,
     now,
     open_storage,
-    run_folder,
     sqlite_url,
     without_password,
 )
 from trainables import names
-from trainables.analyse import BATCH, analyse, analyse_winner
+from trainables.analyse import analyse_winner
 from trainables.contract import AudioFormat
 from trainables.export import export_best, keep_checkpoints, keep_first_seeds
+from trainables.printed import analyse_rows, here
 from trainables.progress import Progress
 from trainables.recipe import complete, parse_pins
 from trainables.registry import family
@@ -228,7 +227,9 @@ def search(study: Path, request: Request) -> int:
 def rerun(study: Path, request: Request) -> int:
     # The rows that can be trained on these shards, and the machines
     budget, index = request.budget(), opened(request, "labels").index
-    made = paper_tables.plan(request.printed(), request.pins(), here(request, index, budget.epochs))
+    made = paper_tables.plan(
+        request.printed(), request.pins(), here(index, request.family, request.events, budget.epochs)
+    )
     refuse_unfit(index, record.read(study), test=any(one.test for one in made.configurations))
     baseline = paper_tables.baseline_line(made, request.baseline)
     concurrent, gpus = machines(request)
@@ -265,7 +266,7 @@ def rerun(study: Path, request: Request) -> int:
                 )
 
     # Ours beside the paper's
-    measure(study, request, made)
+    analyse_rows(study, made, functools.partial(opened, request))
     record.write(study, about | {"status": "complete", "finished": now()})
     done = collect.load(study)
     paper_table.write(done)
@@ -274,48 +275,10 @@ def rerun(study: Path, request: Request) -> int:
     return 0 if (done.runs["state"] == "COMPLETE").any() else 1
 
 
-def measure(study: Path, request: Request, made: paper_tables.Plan) -> None:
-    """What no training measures but a table prints (Table X): an analysis of every row's first model on the
-    split it is printed for. One that fails is a line, the study is finished all the same."""
-    printed = [
-        row for row in made.rows if row.trial is not None and row.published.metric not in names.METRICS
-    ]
-    for trial, split in sorted({(row.trial or 0, row.published.split) for row in printed}):
-        folder = study / run_folder(trial, 1)
-        if (folder / "analysis" / f"{split}.json").is_file():
-            continue
-        source = opened(request, made.configurations[trial].events)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            analyse(folder, source.index, split, source.eval_batches(split, BATCH, device=device))
-        except (ValueError, OSError, RuntimeError) as error:
-            print(f"warning: {folder} could not be analysed: {error}")
-
-
 def opened(request: Request, events: str) -> Source:
     """The study's data, decoded once here so that the trials find it ready."""
     data = request.data or synthetic.ensure(default_cache())
     return open_source(data, cache=None if request.stream else default_cache(), events=events)
-
-
-def here(request: Request, index: Index, epochs: int) -> paper_tables.Here:
-    """What these shards offer the rows of a table."""
-    audio = AudioFormat(index.sample_rate, index.channels, index.samples)
-
-    def every_knob(values: Mapping[str, Any], events: str) -> dict[str, Any]:
-        labels = with_events(index, parse_events(events)).labels
-        return complete(request.family, values, labels=labels, audio=audio)
-
-    keys = [[clip.key for _, clip in index.splits[name].entries()] for name in ("train", "val")]
-    return paper_tables.Here(
-        corpus=index.corpus,
-        events=bool(index.labels.events),
-        tags=index.tags is not None,
-        asked_events=request.events,
-        epochs=epochs,
-        random_validation=paper_tables.shares_sites(*keys),
-        complete=every_knob,
-    )
 
 
 def machines(request: Request) -> tuple[int, float]:

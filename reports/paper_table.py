@@ -33,7 +33,7 @@ from reports.rank import (
 )
 from reports.tables import Table, mean_sd, printed
 
-# Table X of Hou et al.: means over the clips of one trained model (trainables/dependence.py has the estimators).
+# Table X of Hou et al.: means over the clips of one trained model; trainables/dependence.py estimates them.
 ANALYSED = {
     "embedding_pcc": {"statistic": "pearson", "over": "clips"},
     "embedding_mi": {"statistic": "mutual information", "estimator": "exact values", "over": "clips"},
