@@ -98,7 +98,8 @@ def test_a_weight_can_be_off_by_a_choice_of_its_own_and_by_a_pin() -> None:
         trial = study.ask()
         assert dimensions.loss_weight(Pinned(trial, {"w_event": weight}), "w_event") == weight  # type: ignore[arg-type]
         assert trial.params == {}
-    trials = [study.ask() for _ in range(20)]
+    fresh = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trials = [fresh.ask() for _ in range(20)]
     chosen = {dimensions.loss_weight(Pinned(one, {"w_event": (0.0, 0.5)}), "w_event") for one in trials}  # type: ignore[arg-type]
     assert chosen == {0.0, 0.5} and all(list(one.params) == ["w_event"] for one in trials)
 
