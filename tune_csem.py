@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shlex
 import sys
 import time
@@ -341,7 +342,7 @@ def begin(request: Request) -> tuple[Path, Request]:
     events = parse_events(request.events or "labels")
     if request.data:
         with_events(Index.load(request.data), events)
-    kind = f"table-{request.table}" if request.table else request.family
+    kind = "-".join(["table", *re.findall(r"\w+", request.table)]) if request.table else request.family
     study = request.study or Path("studies") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {
