@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shlex
 import sys
 import time
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -56,6 +56,7 @@ from trainables import names
 from trainables.analyse import analyse_winner
 from trainables.contract import AudioFormat
 from trainables.export import export_best, keep_checkpoints, keep_first_seeds
+from trainables.printed import analyse_rows, here
 from trainables.progress import Progress
 from trainables.recipe import complete, parse_pins
 from trainables.registry import family
@@ -231,7 +232,9 @@ def search(study: Path, request: Request) -> int:
 def rerun(study: Path, request: Request) -> int:
     # The rows that can be trained on these shards, and the machines
     budget, index = request.budget(), opened(request, "labels").index
-    made = paper_tables.plan(request.printed(), request.pins(), here(request, index, budget.epochs))
+    made = paper_tables.plan(
+        request.printed(), request.pins(), here(index, request.family, request.events, budget.epochs)
+    )
     refuse_unfit(index, record.read(study), test=any(one.test for one in made.configurations))
     baseline = paper_tables.baseline_line(made, request.baseline)
     concurrent, gpus = machines(request)
@@ -268,6 +271,7 @@ def rerun(study: Path, request: Request) -> int:
                 )
 
     # Ours beside the paper's
+    analyse_rows(study, made, functools.partial(opened, request))
     record.write(study, about | {"status": "complete", "finished": now()})
     done = collect.load(study)
     paper_table.write(done)
@@ -281,26 +285,6 @@ def opened(request: Request, events: str) -> Source:
     data = request.data or synthetic.ensure(default_cache())
     cache = None if request.stream else default_cache()
     return open_sources(data, request.mix, cache=cache, events=events)
-
-
-def here(request: Request, index: Index, epochs: int) -> paper_tables.Here:
-    """What these shards offer the rows of a table."""
-    audio = AudioFormat(index.sample_rate, index.channels, index.samples)
-
-    def every_knob(values: Mapping[str, Any], events: str) -> dict[str, Any]:
-        labels = with_events(index, parse_events(events)).labels
-        return complete(request.family, values, labels=labels, audio=audio)
-
-    keys = [[clip.key for _, clip in index.splits[name].entries()] for name in ("train", "val")]
-    return paper_tables.Here(
-        corpus=index.corpus,
-        events=bool(index.labels.events),
-        tags=index.tags is not None,
-        asked_events=request.events,
-        epochs=epochs,
-        random_validation=paper_tables.shares_sites(*keys),
-        complete=every_knob,
-    )
 
 
 def machines(request: Request) -> tuple[int, float]:
@@ -373,7 +357,7 @@ def begin(request: Request) -> tuple[Path, Request]:
             "`python -m trainables.teacher` and give it as --data"
         )
     request = replace(request, mix=tuple(map(resolved, request.mix)))
-    kind = f"table-{request.table}" if request.table else request.family
+    kind = "-".join(["table", *re.findall(r"\w+", request.table)]) if request.table else request.family
     study = request.study or Path("studies") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {

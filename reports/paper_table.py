@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -34,6 +33,11 @@ from reports.rank import (
 )
 from reports.tables import Table, mean_sd, printed
 
+# Table X of Hou et al.: means over the clips of one trained model; trainables/dependence.py estimates them.
+ANALYSED = {
+    "embedding_pcc": {"statistic": "pearson", "over": "clips"},
+    "embedding_mi": {"statistic": "mutual information", "estimator": "exact values", "over": "clips"},
+}
 COLUMNS = {"validation": "val", "test": "test", "train": "train"}
 
 
@@ -80,29 +84,33 @@ def paper_table(study: Study) -> PaperTable:
     about = study.record["table"]
     runs = study.runs[study.runs["phase"] == "table"]
     done = usable(runs, study.epochs)
-    rows = tuple(_beside(row, runs, done) for row in about["rows"])
+    rows = tuple(_beside(study, row, runs, done) for row in about["rows"])
     return PaperTable(
         str(about["name"]),
         str(about["paper"]),
         int(study.record.get("seeds", 0)),
         rows,
-        _pairs(about, done),
+        _pairs(study, done),
     )
 
 
-def _beside(row: Mapping[str, Any], runs: pd.DataFrame, done: pd.DataFrame) -> Beside:
+def _beside(study: Study, row: Mapping[str, Any], runs: pd.DataFrame, done: pd.DataFrame) -> Beside:
     trial = row["trial"]
     if trial is None:
         return Beside(row, summarise([]), "", math.nan, math.nan, math.nan, {})
-    ours = summarise(list(_figures(done, trial, _column(row)).values()))
+    ours = summarise(list(_figures(study, done, trial, row).values()))
     states = runs[runs["trial"] == trial]["state"].value_counts()
     lost = {str(state): int(count) for state, count in states.items() if state != "COMPLETE"}
     found = judge(ours, row)
     difference = ours.mean - float(row["value"])
-    word = NOT_COMPARABLE + ", ".join(row["unlike"]) if row["unlike"] else found.word
+    word = found.word
+    if row["unlike"]:
+        word = NOT_COMPARABLE + ", ".join(row["unlike"])
+    elif ours.n == 1:
+        word = f"{NOT_COMPARABLE}ours is one run, a comparison needs 2"
     if not ours.n:
-        measured = _column(row) in done or not len(done[done["trial"] == trial])
-        word = "" if measured else f"{NOT_COMPARABLE}the runs do not measure {row['metric']}"
+        ended = len(done[done["trial"] == trial]) and _column(row) not in done
+        word = f"{NOT_COMPARABLE}no run has measured {row['metric']}" if ended else ""
     return Beside(row, ours, word, difference, found.low, found.high, lost)
 
 
@@ -110,19 +118,38 @@ def _column(row: Mapping[str, Any]) -> str:
     return f"{COLUMNS.get(row['split'], row['split'])}/{row['metric']}"
 
 
-def _figures(runs: pd.DataFrame, trial: int, column: str) -> dict[tuple[int, int], float]:
-    """{(repeat, seed): value} of a trial's finished runs."""
-    if column not in runs:
-        return {}
-    mine = runs[(runs["trial"] == trial) & np.isfinite(runs[column])].sort_values("repeat")
-    return {(int(r), int(s)): float(v) for r, s, v in zip(mine["repeat"], mine["seed"], mine[column])}
+def _figures(
+    study: Study, runs: pd.DataFrame, trial: int, row: Mapping[str, Any]
+) -> dict[tuple[int, int], float]:
+    """{(repeat, seed): value} of what the row prints, of a trial's finished runs."""
+    mine = runs[runs["trial"] == trial].sort_values("repeat")
+    if row["metric"] in ANALYSED:
+        values = [_analysed(study, str(folder), row) for folder in mine["folder"]]
+    else:
+        values = [float(v) for v in mine.get(_column(row), ())]
+    named = zip(mine["repeat"], mine["seed"], values)
+    return {(int(r), int(s)): value for r, s, value in named if math.isfinite(value)}
+
+
+def _analysed(study: Study, folder: str, row: Mapping[str, Any]) -> float:
+    """A statistic from a run's analysis on the row's split; NaN for a run that was not analysed."""
+    root = study.folder.resolve()
+    path = (root / folder / "analysis" / f"{COLUMNS[row['split']]}.json").resolve()
+    if not path.is_relative_to(root) or not path.is_file():
+        return math.nan
+    wanted = ANALYSED[row["metric"]]
+    for one in json.loads(path.read_text(encoding="utf-8"))["dependence"]:
+        if all(one[name] == value for name, value in wanted.items()) and one["mean"] is not None:
+            return float(one["mean"])
+    return math.nan
 
 
 # --- rows against rows --------------------------------------------------------------------------------------
 
 
-def _pairs(about: Mapping[str, Any], done: pd.DataFrame) -> tuple[Pair, ...]:
+def _pairs(study: Study, done: pd.DataFrame) -> tuple[Pair, ...]:
     """Every row that runs against the baseline line's row of the same backbone, else the line's first."""
+    about = study.record["table"]
     running = [row for row in about["rows"] if row["trial"] is not None]
     bases = [row for row in running if row["line"] == about["baseline"]]
     backbones = {int(t): b for t, b in zip(done["trial"], done.get("config.backbone", done["trial"]))}
@@ -132,15 +159,15 @@ def _pairs(about: Mapping[str, Any], done: pd.DataFrame) -> tuple[Pair, ...]:
         base = (alike or bases)[0]
         told = any(one["trial"] == row["trial"] and _column(one) == _column(row) for one, _, _ in found)
         if base["trial"] != row["trial"] and not told:  # two rows of one training are one comparison
-            found.append((row, base, _tested(done, row["trial"], base["trial"], _column(row))))
+            found.append((row, base, _tested(study, done, row, base["trial"])))
     corrected = holm([comparison.p for _, _, comparison in found])
     return tuple(Pair(row, base, comparison, p) for (row, base, comparison), p in zip(found, corrected))
 
 
-def _tested(done: pd.DataFrame, trial: int, base: int, column: str) -> Comparison:
+def _tested(study: Study, done: pd.DataFrame, row: Mapping[str, Any], base: int) -> Comparison:
     """A paired t-test over the repeats that both finished with the same seed; of runs that share no two
     seeds, Student's."""
-    mine, theirs = _figures(done, trial, column), _figures(done, base, column)
+    mine, theirs = (_figures(study, done, trial, row) for trial in (row["trial"], base))
     both = sorted(mine.keys() & theirs.keys())
     if len(both) < 2:
         return compare(list(mine.values()), list(theirs.values()), "pooled")

@@ -222,6 +222,7 @@ def _table_10() -> list[Published]:
                 configuration("ast", framework),
                 split=split,
                 metric=metric,
+                unlike="its estimator is not printed" if metric == "embedding_mi" else "",
             ),
             value=value,
         )

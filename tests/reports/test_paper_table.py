@@ -106,7 +106,7 @@ def test_verdicts(tmp_path: Path) -> None:
         "reproduced",
         "not comparable: its ± is unknown",
         "not comparable: reduced epochs (9, theirs 100)",
-        "not comparable: the runs do not measure embedding_mi",
+        "not comparable: no run has measured embedding_mi",
         "",
         "",
     ]
@@ -154,6 +154,33 @@ def test_the_file_holds_every_row_and_no_nan(tmp_path: Path) -> None:
     assert kept["pairs"][0]["baseline"] == 0 and kept["pairs"][0]["column"] == "test/scene_accuracy"
     text = summary(one)
     assert "Table III of Hou 2023" in text and "an ensemble" in text and "p after Holm" in text
+
+
+def test_what_an_analysis_found_of_a_trained_model_stands_beside_table_10(tmp_path: Path) -> None:
+    figures = {"spread": None, "spread_kind": "unknown"}
+    rows = [
+        row(1, 0, 4.784, metric="embedding_mi", **figures),
+        row(2, 0, 1.0, metric="embedding_pcc", **figures),
+    ]
+    one = study(tmp_path, rows, {0: (70.0, 71.0)})
+    assert all(found.ours.n == 0 for found in paper_table.paper_table(one).rows)
+    written = one.folder / "runs" / "t0000-r1" / "analysis" / "test.json"
+    written.parent.mkdir(parents=True)
+    statistics = [
+        {"statistic": "pearson", "estimator": "", "over": "dimensions", "mean": 0.9},
+        {"statistic": "pearson", "estimator": "", "over": "clips", "mean": 0.5},
+        {"statistic": "mutual information", "estimator": "exact values", "over": "clips", "mean": None},
+    ]
+    written.write_text(json.dumps({"dependence": statistics}))
+    mi, pcc = paper_table.paper_table(one).rows
+    assert (mi.ours.n, pcc.ours.n, pcc.ours.mean, pcc.difference) == (0, 1, 0.5, -0.5)
+    assert pcc.verdict == "not comparable: ours is one run, a comparison needs 2"
+    elsewhere = one.runs.assign(folder="../elsewhere")
+    outside = tmp_path.parent / "elsewhere" / "analysis"
+    outside.mkdir(parents=True)
+    (outside / "test.json").write_text(json.dumps({"dependence": statistics}))
+    moved = collect.Study(one.folder, one.record, elsewhere, one.curves)
+    assert paper_table.paper_table(moved).rows[1].ours.n == 0  # the folder column is data
 
 
 @pytest.mark.slow

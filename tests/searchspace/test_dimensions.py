@@ -9,6 +9,7 @@ import pytest
 
 from datasets.labels import LabelSpace
 from searchspace import dimensions
+from searchspace.pins import Pinned, Replayed
 from trainables.families.csem import RELEASED, TWO_BRANCHES, suggest
 
 LABELS = LabelSpace(("a", "b"), ("x", "y"))
@@ -83,6 +84,24 @@ def test_csem_space_asks_only_what_applies() -> None:
         assert json.loads(json.dumps(knobs)) == knobs
     assert len(seen) == 20
     assert len(suggest(optuna.create_study().ask(), LABELS)) <= 17
+
+
+def test_a_weight_can_be_off_by_a_choice_of_its_own_and_by_a_pin() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [dimensions.loss_weight(study.ask(), "w_event") for _ in range(40)]
+    assert 10 < drawn.count(0.0) < 30 and min(value for value in drawn if value) >= 1e-3
+    for weight in (0.0, 0.5):
+        replayed = Replayed({"w_event": weight})
+        assert dimensions.loss_weight(replayed, "w_event") == weight  # type: ignore[arg-type]
+        expected = {"w_event off": True} if not weight else {"w_event off": False, "w_event": 0.5}
+        assert replayed.params == expected
+        trial = study.ask()
+        assert dimensions.loss_weight(Pinned(trial, {"w_event": weight}), "w_event") == weight  # type: ignore[arg-type]
+        assert trial.params == {}
+    fresh = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trials = [fresh.ask() for _ in range(20)]
+    chosen = {dimensions.loss_weight(Pinned(one, {"w_event": (0.0, 0.5)}), "w_event") for one in trials}  # type: ignore[arg-type]
+    assert chosen == {0.0, 0.5} and all(list(one.params) == ["w_event"] for one in trials)
 
 
 def test_multivariate_grouped_tpe_learns_through_the_conditions() -> None:

@@ -53,6 +53,7 @@ def test_every_row_is_a_training_of_published_size_on_its_own_corpus(name: str) 
                 "other network",
                 "other prior",
                 "mixup's α",
+                "its estimator",
                 "reduced epochs (100, theirs 200",
             )
             assert all(reason.startswith(kinds) for reason in row.unlike), row.unlike
