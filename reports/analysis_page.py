@@ -163,7 +163,8 @@ def _differences(drawn: Analysis, events: Sequence[str]) -> Part:
     rho = ""
     if math.isfinite(overall.agreement):
         said = units.number(overall.agreement, 2)
-        rho = f" Rank correlation of difference and confusion over the pairs: {said}."
+        rho = f" Rank correlation of difference and confusion over the pairs: {said} (negative: what differs "
+        rho += "more is confused less)."
     shown: list[Shown] = [
         *markup.figure(
             relations.draw_scene_differences,
@@ -243,9 +244,10 @@ def _coupling(drawn: Analysis) -> Part:
 
 def _embeddings(analyses: Sequence[Analysis]) -> Part:
     empty = "The model has no two embeddings to compare."
+    found = analysis_tables.dependence(analyses)
     return Part(
         "How much the two embeddings share",
-        (markup.table(analysis_tables.dependence(analyses), empty=empty),),
+        (markup.table(found, empty=empty), *([markup.table(analysis_tables.PAPER)] if found.rows else [])),
     )
 
 
