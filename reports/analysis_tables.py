@@ -22,9 +22,9 @@ PAPER = Table(
         ("Mutual information, nat, test", "4.827", "3.423", "2.983"),
     ),
     numeric=frozenset({1, 2, 3}),
-    note="The paper names neither the estimator nor what it averages over. Its mutual information fits “exact "
-    "values” over 2048 dimensions of which 42 % are zero: 4.79 nat for an embedding with itself, 2.99 nat "
-    "for two that have nothing to do with each other.",
+    note="The paper names neither the estimator nor what it averages over. Its mutual information fits "
+    "“exact values” over 2048 dimensions of which 42 % are zero: 4.79 nat for an embedding with itself, "
+    "2.99 nat for two that have nothing to do with each other.",
 )
 OVER = {"dimensions": "dimensions of a clip, mean over clips", "clips": "clips, mean over dimensions"}
 
