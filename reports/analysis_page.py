@@ -220,6 +220,8 @@ def _labels(drawn: Analysis) -> Part:
 
 def _coupling(drawn: Analysis) -> Part:
     info = relations.coupling(drawn)
+    largest = max((abs(value) for row in info.matrix for value in row), default=0.0)
+    deepest = f" (the deepest colour is ±{units.number(largest, 2)})"
     untrained = "" if drawn.record["coupled"] else " Nothing in this model's training uses it."
     hidden = (
         f" {units.plural(info.hidden, 'event')} with weaker coupling are left out." if info.hidden else ""
@@ -233,7 +235,7 @@ def _coupling(drawn: Analysis) -> Part:
             markup.Tint("red", "#b2182b"),
             " goes together, ",
             markup.Tint("blue", drawing.BLUE),
-            f" apart; bold is the event's strongest scene.{hidden}{untrained} "
+            f" apart{deepest}; bold is the event's strongest scene.{hidden}{untrained} "
             f"{analysis_tables.agreement(info)}",
         )
     ]

@@ -30,24 +30,28 @@ OVER = {"dimensions": "dimensions of a clip, mean over clips", "clips": "clips, 
 
 
 def dependence(analyses: Sequence[Analysis]) -> Table:
-    """Table X: Pearson's correlation and mutual information of E_s and E_e, one column a split."""
+    """Table X: Pearson's correlation and mutual information of E_s and E_e, one column a split. n counts the
+    coefficients averaged, of how many: units that never fire have no correlation."""
     analyses = [one for one in analyses if one.record["dependence"]]
     if not analyses:
         return Table((), ())
-    columns = ("", "estimator", "over", *(f"{units.SPLITS[one.split]} (± sd, n)" for one in analyses))
+    columns = ("", *(f"{units.SPLITS[one.split]} (± sd, n)" for one in analyses), "estimator", "over")
     rows = []
     for number, row in enumerate(analyses[0].record["dependence"]):
         unit = f", {row['unit']}" if row["unit"] else ""
-        said = (f"{row['statistic'].capitalize()}{unit}", row["estimator"] or "–", OVER[row["over"]])
-        rows.append((*said, *(_mean_of(one.record["dependence"][number]) for one in analyses)))
-    return Table(columns, tuple(rows), numeric=frozenset(range(3, 3 + len(analyses))))
+        means = [_mean_of(one.record["dependence"][number]) for one in analyses]
+        rows.append(
+            (f"{row['statistic'].capitalize()}{unit}", *means, row["estimator"] or "–", OVER[row["over"]])
+        )
+    return Table(columns, tuple(rows), numeric=frozenset(range(1, 1 + len(analyses))))
 
 
 def _mean_of(row: Mapping[str, Any]) -> str:
     if row["mean"] is None:
         return units.NONE
     spread = "" if row["sd"] is None else f" ± {units.number(row['sd'], 3)}"
-    return f"{units.number(row['mean'], 3)}{spread} ({row['n']:,})"
+    of = f" of {row['of']:,}" if row["of"] != row["n"] else ""
+    return f"{units.number(row['mean'], 3)}{spread} ({row['n']:,}{of})"
 
 
 def main_events(info: SceneDifferences, most: int = 12) -> Table:
@@ -143,7 +147,7 @@ def sources(analysis: Analysis) -> Table:
 def _map(about: Mapping[str, Any]) -> str:
     return (
         f"{about['points']:,} of {about['of']:,} points, {about['distance']} distance, perplexity "
-        f"{about['perplexity']:g}, seed {about['seed']}"
+        f"{about['perplexity']:.3g}, seed {about['seed']}"
     )
 
 
