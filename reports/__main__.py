@@ -22,7 +22,12 @@ SHORT = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the reports; 0, or 2 after one line about the first folder that is not a readable study."""
-    parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m reports",
+        description=__doc__,
+        epilog="See also python -m reports.analysis (what a single model has learned) and python -m "
+        "reports.compare (two sets of runs against each other).",
+    )
     parser.add_argument("studies", nargs="+", metavar="STUDY", help="a study folder")
     folders = parser.parse_args(arguments).studies
     try:

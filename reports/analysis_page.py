@@ -163,7 +163,8 @@ def _differences(drawn: Analysis, events: Sequence[str]) -> Part:
     rho = ""
     if math.isfinite(overall.agreement):
         said = units.number(overall.agreement, 2)
-        rho = f" Rank correlation of difference and confusion over the pairs: {said}."
+        rho = f" Rank correlation of difference and confusion over the pairs: {said} (negative: what differs "
+        rho += "more is confused less)."
     shown: list[Shown] = [
         *markup.figure(
             relations.draw_scene_differences,
@@ -219,6 +220,8 @@ def _labels(drawn: Analysis) -> Part:
 
 def _coupling(drawn: Analysis) -> Part:
     info = relations.coupling(drawn)
+    largest = max((abs(value) for row in info.matrix for value in row), default=0.0)
+    deepest = f" (the deepest colour is ±{units.number(largest, 2)})"
     untrained = "" if drawn.record["coupled"] else " Nothing in this model's training uses it."
     hidden = (
         f" {units.plural(info.hidden, 'event')} with weaker coupling are left out." if info.hidden else ""
@@ -232,7 +235,7 @@ def _coupling(drawn: Analysis) -> Part:
             markup.Tint("red", "#b2182b"),
             " goes together, ",
             markup.Tint("blue", drawing.BLUE),
-            f" apart; bold is the event's strongest scene.{hidden}{untrained} "
+            f" apart{deepest}; bold is the event's strongest scene.{hidden}{untrained} "
             f"{analysis_tables.agreement(info)}",
         )
     ]
@@ -243,9 +246,10 @@ def _coupling(drawn: Analysis) -> Part:
 
 def _embeddings(analyses: Sequence[Analysis]) -> Part:
     empty = "The model has no two embeddings to compare."
+    found = analysis_tables.dependence(analyses)
     return Part(
         "How much the two embeddings share",
-        (markup.table(analysis_tables.dependence(analyses), empty=empty),),
+        (markup.table(found, empty=empty), *([markup.table(analysis_tables.PAPER)] if found.rows else [])),
     )
 
 

@@ -13,36 +13,45 @@ from reports.analysis import Analysis
 from reports.figures.relations import Coupling, SceneDifferences
 from reports.tables import Table
 
-# Hou et al. 2023, Table X: MoE-AST, MlhE-AST, cSEM-AST on TUT2018.
-PAPER = (
-    "Hou et al., Table X, with MoE-AST, MlhE-AST and cSEM-AST on TUT2018: correlation 1.000, 0.006 and "
-    "0.001 on training, 1.000, 0.002 and 0.001 on test clips; mutual information 4.784, 3.290 and 2.958 "
-    "nat, 4.827, 3.423 and 2.983 nat. The paper names neither the estimator nor what it averages over. Its "
-    "figures fit “exact values” on 2048 dimensions of which 42 % are zero: 4.79 nat for an embedding with "
-    "itself, 2.99 nat for two that have nothing to do with each other."
+PAPER = Table(
+    ("Hou et al., Table X (TUT2018)", "MoE-AST", "MlhE-AST", "cSEM-AST"),
+    (
+        ("Pearson, training", "1.000", "0.006", "0.001"),
+        ("Pearson, test", "1.000", "0.002", "0.001"),
+        ("Mutual information, nat, training", "4.784", "3.290", "2.958"),
+        ("Mutual information, nat, test", "4.827", "3.423", "2.983"),
+    ),
+    numeric=frozenset({1, 2, 3}),
+    note="The paper names neither the estimator nor what it averages over. Its mutual information fits "
+    "“exact values” over 2048 dimensions of which 42 % are zero: 4.79 nat for an embedding with itself, "
+    "2.99 nat for two that have nothing to do with each other.",
 )
 OVER = {"dimensions": "dimensions of a clip, mean over clips", "clips": "clips, mean over dimensions"}
 
 
 def dependence(analyses: Sequence[Analysis]) -> Table:
-    """Table X: Pearson's correlation and mutual information of E_s and E_e, one column a split."""
+    """Table X: Pearson's correlation and mutual information of E_s and E_e, one column a split. n counts the
+    coefficients averaged, of how many: units that never fire have no correlation."""
     analyses = [one for one in analyses if one.record["dependence"]]
     if not analyses:
         return Table((), ())
-    columns = ("", "estimator", "over", *(f"{units.SPLITS[one.split]} (± sd, n)" for one in analyses))
+    columns = ("", *(f"{units.SPLITS[one.split]} (± sd, n)" for one in analyses), "estimator", "over")
     rows = []
     for number, row in enumerate(analyses[0].record["dependence"]):
         unit = f", {row['unit']}" if row["unit"] else ""
-        said = (f"{row['statistic'].capitalize()}{unit}", row["estimator"] or "–", OVER[row["over"]])
-        rows.append((*said, *(_mean_of(one.record["dependence"][number]) for one in analyses)))
-    return Table(columns, tuple(rows), numeric=frozenset(range(3, 3 + len(analyses))), note=PAPER)
+        means = [_mean_of(one.record["dependence"][number]) for one in analyses]
+        rows.append(
+            (f"{row['statistic'].capitalize()}{unit}", *means, row["estimator"] or "–", OVER[row["over"]])
+        )
+    return Table(columns, tuple(rows), numeric=frozenset(range(1, 1 + len(analyses))))
 
 
 def _mean_of(row: Mapping[str, Any]) -> str:
     if row["mean"] is None:
         return units.NONE
     spread = "" if row["sd"] is None else f" ± {units.number(row['sd'], 3)}"
-    return f"{units.number(row['mean'], 3)}{spread} ({row['n']:,})"
+    of = f" of {row['of']:,}" if row["of"] != row["n"] else ""
+    return f"{units.number(row['mean'], 3)}{spread} ({row['n']:,}{of})"
 
 
 def main_events(info: SceneDifferences, most: int = 12) -> Table:
@@ -138,7 +147,7 @@ def sources(analysis: Analysis) -> Table:
 def _map(about: Mapping[str, Any]) -> str:
     return (
         f"{about['points']:,} of {about['of']:,} points, {about['distance']} distance, perplexity "
-        f"{about['perplexity']:g}, seed {about['seed']}"
+        f"{about['perplexity']:.3g}, seed {about['seed']}"
     )
 
 

@@ -7,7 +7,8 @@
 
 One sentence says what was found. Runs that share their seeds are compared pair by pair, others by Welch's
 t-test; --test asks for another. The rank test beside Welch's needs no bell curve. Search runs are single
-numbers, chosen for being high, and are never compared.
+numbers, chosen for being high, and are never compared. By default the test split is compared, as papers do;
+choosing is for validation, --metric val/scene_accuracy.
 """
 
 from __future__ import annotations

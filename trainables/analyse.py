@@ -25,7 +25,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +49,8 @@ from trainables.tsne import Distance, tsne
 
 FORMAT = 1
 BATCH = 64
+WINNER_BATCH = 16  # small: a large model on a head node without a GPU is found slow soon
+WINNER_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -136,13 +139,27 @@ def analyse(
 
 def analyse_winner(best: Path, source: Source) -> str:
     """Analyse a study's best model on validation, for its report. What was found or why nothing was: an
-    analysis that fails is one line, the study is finished all the same."""
+    analysis that fails, or would take more than three minutes here, is one line; the study is finished."""
+    clips = source.index.split("val").clips
+    batches = source.eval_batches("val", WINNER_BATCH, device=_device())
     try:
-        batches = source.eval_batches("val", BATCH, device=_device())
-        found = said(analyse(best, source.index, "val", batches)).splitlines()[0]
-        return f"analysed the best model: {found}"
+        found = said(analyse(best, source.index, "val", within(batches, clips, WINNER_SECONDS)))
+        return f"analysed the best model: {found.splitlines()[0]}"
     except (ValueError, OSError, RuntimeError) as error:
-        return f"warning: the best model could not be analysed: {error}"
+        again = f"python -m trainables.analyse {best} --data {source.index.root}"
+        return f"warning: the best model is not analysed: {error}. To do it: {again}"
+
+
+def within(batches: Iterable[Batch], clips: int, seconds: float) -> Iterator[Batch]:
+    """The batches, as long as all `clips` look like being done in `seconds`; raises ValueError otherwise, not
+    before ten seconds have passed."""
+    started, done = time.monotonic(), 0
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        spent = time.monotonic() - started
+        if spent > 10 and done < clips and (needed := spent / done * clips) > seconds:
+            raise ValueError(f"it would take about {needed / 60:.0f} min on this machine")
 
 
 def said(written: Path) -> str:

@@ -190,10 +190,11 @@ def event_differences(
 
 def _telling(means: np.ndarray, most: int) -> list[int]:
     """The events with the largest difference of two scenes, each of two other scenes."""
-    best: dict[tuple[int, int], int] = {}
+    best: dict[frozenset[int], int] = {}
     for event in np.argsort(np.nanmin(means, axis=0) - np.nanmax(means, axis=0), kind="stable"):
-        scenes = (int(np.nanargmax(means[:, event])), int(np.nanargmin(means[:, event])))
-        best.setdefault(scenes, int(event))
+        scenes = {int(np.nanargmax(means[:, event])), int(np.nanargmin(means[:, event]))}
+        if len(scenes) == 2:
+            best.setdefault(frozenset(scenes), int(event))
     return list(best.values())[:most]
 
 

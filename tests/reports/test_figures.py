@@ -318,6 +318,19 @@ def test_rendering_is_two_pictures_that_are_not_blank(mixed: collect.Study) -> N
         assert len(image.getcolors(maxcolors=1 << 24) or []) > 10
 
 
+def test_a_rare_colour_keeps_its_hue() -> None:
+    def draw(_: Any, width: float) -> Any:
+        figure = drawing.canvas(width, 2)
+        axes = figure.add_subplot()
+        axes.imshow(np.linspace(0, 1, 4000).reshape(40, 100), cmap="Blues", aspect="auto")
+        axes.plot(50, 20, "o", color=drawing.VERMILLION, ms=3)
+        return figure
+
+    image = np.asarray(Image.open(io.BytesIO(drawing.render(draw, None).wide)).convert("RGB")).astype(int)
+    wanted = np.array([0xD5, 0x5E, 0x00])
+    assert np.abs(image - wanted).max(axis=2).min() < 24
+
+
 def test_one_run_draws(tmp_path: Path) -> None:
     runs = [folders.run(0, 0.7, epochs=1), folders.run(0, 0.7, repeat=1, epochs=1)]
     tests = {(0, 1): folders.test_result(4, 6, 0.7, seed=0)}

@@ -167,7 +167,7 @@ def test_best_gives_the_same_numbers_as_its_run(trained: RunFolder, source: Sour
     assert np.allclose(arrays["scene_logits"], rows.scene_logits, atol=1e-5)
     torch.save({}, best / "model.safetensors")  # damaged: one line, the study goes on
     said = analyse.analyse_winner(best, source)
-    assert said.startswith("warning: the best model could not be analysed") and "cannot be loaded" in said
+    assert said.startswith("warning: the best model is not analysed") and "cannot be loaded" in said
 
 
 @pytest.mark.parametrize("framework", ["scene_only", "moe", "mlhe"])
@@ -215,6 +215,20 @@ def test_mistakes_are_one_line(
     assert "knows 10 scenes" in (error := refused(best)) and "'moon' is in one of them only" in error
     (best / "model.json").write_text(json.dumps(described | {"audio": described["audio"] | {"channels": 2}}))
     assert "takes clips of 1.7 s, 8000 Hz, 2 channel(s)" in refused(best)
+
+
+def test_a_slow_machine_does_not_hold_a_finished_study(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10_000, 6))  # six seconds a batch of three clips
+    monkeypatch.setattr(analyse.time, "monotonic", lambda: float(next(clock)))
+    batches = list(source.eval_batches("val", 3))
+    assert len(list(analyse.within(batches, 24, seconds=50))) == 8
+    seen = []
+    with pytest.raises(ValueError, match="about 1 min on this machine"):
+        for batch in analyse.within(batches, 24, seconds=40):
+            seen.append(batch)
+    assert len(seen) == 2  # not before ten seconds have passed
 
 
 def test_a_diverged_model_is_refused(trained: RunFolder, source: Source) -> None:
