@@ -11,7 +11,8 @@ import numpy as np
 @dataclass(frozen=True)
 class LabelSpace:
     """Names in index order. Column i of every scene tensor is `scenes[i]`, column j of every event tensor
-    `events[j]`. Events in `ignored` occur in the clips' labels and have no column."""
+    `events[j]`. Events in `ignored` occur in the clips' labels and have no column; so do all scenes where
+    `scenes` is empty."""
 
     scenes: tuple[str, ...]
     events: tuple[str, ...]

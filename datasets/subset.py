@@ -1,6 +1,7 @@
-"""Less of a shard set: fewer event classes, fewer hours.
+"""Less of a shard set: fewer event classes, fewer hours, one kind of labels.
 
     python -m datasets.subset SHARDS --events 35 --choose random --hours 170 --seed 1 --out NEWSHARDS
+    python -m datasets.subset SHARDS --only scenes --out NEWSHARDS
 
 As Parikh et al. 2022, §4.2-4.4, take k classes and T hours of AudioSet, and as ERGL (Hou et al. 2023, §3)
 takes its n events. Each operation is a pure function `Index -> Index`; what it gives can be streamed and
@@ -15,6 +16,7 @@ Classes are chosen
 Ties go to the class that comes first. Classes keep their order. Hours are drawn from the training split
 among the clips that hold a chosen class (or, with --keep-others, among all); with the same seed the clips of
 11 hours are among those of 22. Other splits stay whole but for clips that hold none of the classes.
+With --only the other kind of labels is forgotten, and clips without a known label of this kind are left out.
 """
 
 from __future__ import annotations
@@ -139,6 +141,19 @@ def with_events(index: Index, events: Sequence[str]) -> Index:
     return replace(index, labels=labels, checksum=_checksum(index, ["events", *events]))
 
 
+def with_only(index: Index, kind: Literal["scenes", "events"]) -> Index:
+    """The index with one kind of labels; readers pass over the other. Raises ValueError where it has none of
+    this kind."""
+    labels = index.labels
+    if not getattr(labels, kind):
+        raise ValueError(f"{index.place}: only {kind}: this shard set has no {kind}")
+    if kind == "scenes":
+        labels = LabelSpace(labels.scenes, (), labels.ignored | frozenset(labels.events))
+    else:
+        labels = replace(labels, scenes=())
+    return replace(index, labels=labels, checksum=_checksum(index, ["only", kind]))
+
+
 def with_clips(index: Index, split: str, numbers: np.ndarray) -> Index:
     """The index with only the clips `numbers` (ascending) of a split; shards that none is left of are left
     out."""
@@ -162,17 +177,26 @@ def with_clips(index: Index, split: str, numbers: np.ndarray) -> Index:
 
 
 def subset(
-    index: Index, events: Sequence[str] | None, hours: float | None, *, seed: int, keep_others: bool = False
+    index: Index,
+    events: Sequence[str] | None,
+    hours: float | None,
+    *,
+    seed: int,
+    keep_others: bool = False,
+    only: Literal["scenes", "events"] | None = None,
 ) -> Index:
-    """Both operations as the module's docstring says; None leaves events or hours as they are.
+    """All operations as the module's docstring says; None leaves events, hours or labels as they are.
 
     Raises ValueError for an unknown event, or more hours than there are.
     """
     chosen = index if events is None else with_events(index, events)
+    chosen = chosen if only is None else with_only(chosen, only)
     for name, split in index.splits.items():
         may = np.ones(split.clips, dtype=bool)
         if events is not None and not keep_others:
             may = holding(read_labels(index, name), events)
+        if only is not None:
+            may &= _labelled(read_labels(index, name), only)
         numbers = np.flatnonzero(may)
         if name == "train" and hours is not None:
             seconds = np.array([clip.samples for _, clip in split.entries()]) / index.sample_rate
@@ -180,8 +204,15 @@ def subset(
         if len(numbers) < split.clips:
             chosen = with_clips(chosen, name, numbers)
     if not chosen.split("train").clips:
-        raise ValueError(f"{index.place}: no training clip holds one of: {'; '.join(events or ())}")
+        what = f"holds one of: {'; '.join(events)}" if events else f"has known {only}"
+        raise ValueError(f"{index.place}: no training clip {what}")
     return chosen
+
+
+def _labelled(labels: Iterable[ClipLabels], kind: str) -> np.ndarray:
+    """(N,) whether a clip's scene, or its events, are known."""
+    known = (clip.scene if kind == "scenes" else clip.events for clip in labels)
+    return np.array([one is not None for one in known], dtype=bool)
 
 
 def write(index: Index, out: Path) -> Index:
@@ -257,6 +288,8 @@ class Request:
     """Draws classes and clips."""
     keep_others: bool = False
     """Keep clips that hold none of the classes (a scene corpus, for example)."""
+    only: Literal["scenes", "events"] | None = None
+    """Forget the other kind of labels."""
 
 
 def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
@@ -288,10 +321,19 @@ def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
 
 def make(request: Request) -> None:
     index = Index.load(request.shards)
-    if request.events is None and not request.names and request.names_from is None and request.hours is None:
-        raise ValueError("nothing to leave out: give --events, --names or --hours")
     events = chosen_events(request, index)
-    chosen = subset(index, events, request.hours, seed=request.seed, keep_others=request.keep_others)
+    if events is None and request.hours is None and request.only is None:
+        raise ValueError("nothing to leave out: give --events, --names, --hours or --only")
+    if events is not None and request.only == "scenes":
+        raise ValueError("--only scenes leaves no event classes to choose; choose them without it")
+    chosen = subset(
+        index,
+        events,
+        request.hours,
+        seed=request.seed,
+        keep_others=request.keep_others,
+        only=request.only,
+    )
     written = write(chosen, request.out)
     for name, split in index.splits.items():
         now = written.splits.get(name)
