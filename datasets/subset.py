@@ -9,7 +9,8 @@ cached like any other index, and `write` makes a shard set of it, clips copied b
 
 Classes are chosen
     random   k drawn by seed; with the same seed, the 35 are among the 115
-    most     the k with the largest scores by --scores, a teacher's on the scene corpus
+    most     the k with the largest scores by --scores, a teacher's on the scene corpus: that corpus with
+             tags (python -m trainables.teacher), or an array
     least    the k with the smallest
     top      the k with the most training clips, or the largest scores by --scores
     --names  by name
@@ -96,6 +97,24 @@ def ranked_events(
     total = scores.sum(0) if scores.ndim == 2 else scores
     best = np.argsort(-total if largest else total, kind="stable")[:count]
     return tuple(events[i] for i in sorted(best))
+
+
+def tag_scores(tagged: Index, events: Sequence[str]) -> np.ndarray:
+    """(K,) the sums of a teacher's probabilities for these classes over a shard set's training clips.
+
+    Raises ValueError for a shard set without tags, or whose tags lack one of the classes.
+    """
+    from datasets.tagged import read_tags
+
+    names = tagged.tags.names if tagged.tags else ()
+    if not names:
+        raise ValueError(
+            f"{tagged.place}: this shard set has no tags; python -m trainables.teacher makes one that has"
+        )
+    if missing := [name for name in events if name not in names]:
+        raise ValueError(f"{tagged.place}: its {len(names)} tags have none for the event {missing[0]!r}")
+    columns = [names.index(name) for name in events]
+    return np.asarray(read_tags(tagged, "train")[:, columns].sum(0, dtype=np.float64))
 
 
 def label_scores(labels: Iterable[ClipLabels], space: LabelSpace) -> np.ndarray:
@@ -280,8 +299,9 @@ class Request:
     """Classes by name instead: --names Speech "Railroad car, train wagon"."""
     names_from: Path | None = None
     """The same from a text file, a name a line."""
-    scores: Path | None = None
-    """.npy file of numbers (K,) or (clips, K), columns in the order of the shard set's events."""
+    scores: str | None = None
+    """A folder of tagged shards, whose training clips' tags are summed; or an .npy file of numbers (K,) or
+    (clips, K), columns in the order of the shard set's events."""
     hours: float | None = None
     """Hours of training clips; all by default."""
     seed: int = 0
@@ -311,7 +331,7 @@ def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
     if request.choose == "random":
         return random_events(known, request.events, request.seed)
     if request.scores is not None:
-        scores = _read_scores(request.scores)
+        scores = _read_scores(request.scores, known)
     elif request.choose == "top":
         scores = label_scores(read_labels(index, "train"), index.labels)
     else:
@@ -343,9 +363,12 @@ def make(request: Request) -> None:
     print(f"{request.out}: checksum {written.checksum[:16]}")
 
 
-def _read_scores(path: Path) -> np.ndarray:
+def _read_scores(place: str, events: Sequence[str]) -> np.ndarray:
     from datasets.decode import decode_array  # no pickles
 
+    path = Path(place)
+    if path.suffix != ".npy" and not path.is_file():
+        return tag_scores(Index.load(place), events)
     try:
         return decode_array(path.read_bytes())
     except ValueError as error:

@@ -212,6 +212,7 @@ def test_the_command(tiny: Index, tmp_path: Path, capsys: pytest.CaptureFixture)
         (("--names", "x"), "event 'x' is not one of the 12 known"),
         (("--hours", 9), "9 hours: there are 0.003 hours"),
         (("--events", 3, "--choose", "top", "--scores", "/nowhere.npy"), "/nowhere.npy"),
+        (("--events", 3, "--choose", "most", "--scores", "/nowhere"), "/nowhere: no such folder"),
         (("--events", 3, "--scores", "x.npy"), "--scores needs --events and --choose"),
     ],
 )
@@ -230,6 +231,20 @@ def test_scores_that_hold_objects_are_refused(
     words = ("--events", 3, "--choose", "most", "--scores", tmp_path / "scores.npy", "--out", tmp_path / "o")
     assert run(tiny.root, *words) == 2
     assert "not a .npy file of numbers" in capsys.readouterr().err
+
+
+def test_a_teachers_tags_of_another_shard_set_choose_the_classes(tagged: Index, tmp_path: Path) -> None:
+    """By name, whatever the order of the tags; the uncorrelated ones are those with the least."""
+    names = ("tag 3", "tag 0", "tag 4", "tag 1")
+    scores = subset.tag_scores(tagged, names)
+    slow = dict.fromkeys(names, 0.0)
+    for batch in StreamSource(tagged).eval_batches("train", 7):
+        for clip in batch.tags.tolist():
+            for name in names:
+                slow[name] += clip[int(name[-1])]
+    assert scores.tolist() == pytest.approx(list(slow.values()))
+    with pytest.raises(ValueError, match="its 5 tags have none for the event 'bell'"):
+        subset.tag_scores(tagged, ("tag 1", "bell"))
 
 
 def test_one_kind_of_labels_is_kept_and_the_other_passed_over(tiny: Index, tmp_path: Path) -> None:

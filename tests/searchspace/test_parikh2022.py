@@ -28,5 +28,5 @@ def test_a_row_has_a_figure_only_where_the_text_says_one() -> None:
 
 
 def test_rows_that_need_another_event_set_say_so() -> None:
-    assert {row.table for row in ROWS if row.needs} == {"fig3a", "fig3b", "fig4", "fig5"}
+    assert {row.table for row in ROWS if row.needs} == {"fig3a", "fig3b", "fig4"}
     assert next(row for row in ROWS if row.warm_start).values["alpha"] == 0.95
