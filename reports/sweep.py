@@ -3,8 +3,9 @@
     python -m reports.sweep STUDY                               a table's rows along the knob that varies
     python -m reports.sweep STUDY STUDY … --of hours --row 15   one row in studies of other training data
     python -m reports.sweep STUDY STUDY … --of events
+    python -m reports.sweep STUDY STUDY … --of study            studies side by side, whatever sets them apart
 
-Prints the points and, with --out FILE.png, draws them (Parikh et al. 2022, Figs. 2, 3(b) and 4).
+Prints the points and, with --out FILE.png, draws them (Parikh et al. 2022, Figs. 2 to 5).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from reports import collect, drawing, tables, units
 from reports.figures.sweeps import Sweep, data_sweep, draw_sweep, table_sweep
 
-DATA = ("hours", "events")
+ACROSS = ("hours", "events", "study")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m reports.sweep", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("studies", nargs="+", metavar="STUDY", help="folders of tune_csem.py --table")
-    parser.add_argument("--of", default="", help="hours or events (of the data), or a knob's name")
+    parser.add_argument("--of", default="", help="hours or events of the data, study, or a knob's name")
     parser.add_argument("--row", type=int, help="the table's row, where a study has several")
     parser.add_argument("--out", type=Path, help="picture to draw (.png)")
     asked = parser.parse_args(arguments)
@@ -44,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _swept(studies: Sequence[collect.Study], of: str, row: int | None) -> Sweep:
-    if of not in DATA and len(studies) > 1:
-        raise collect.StudyError(f"--of {of!r}: of several studies their data is compared: hours or events")
-    found = data_sweep(studies, of, row) if of in DATA else table_sweep(studies[0], of)
+    if of not in ACROSS and len(studies) > 1:
+        raise collect.StudyError(f"--of {of!r}: expected hours, events or study for several studies")
+    found = data_sweep(studies, of, row) if of in ACROSS else table_sweep(studies[0], of)
     if found.note:
         raise collect.StudyError(f"{studies[0].folder}: {found.note}")
     return found
@@ -58,11 +59,13 @@ def text(found: Sweep) -> str:
     for line in found.lines:
         on = units.scale(line.column)
         rows = tuple(
-            (f"{point.x:.4g}", tables.mean_sd(point.ours.mean, point.ours.sd, on), str(point.ours.n))
+            (point.name, tables.mean_sd(point.ours.mean, point.ours.sd, on), str(point.ours.n))
             for point in line.points
         )
         name = f"{on.split} {on.label}" + (f", {on.unit}" if on.unit else "")
         parts.append(tables.as_text(tables.Table((found.of, name, "n"), rows, frozenset({0, 1, 2}))))
+        if found.of == "study":
+            continue
         parts.append(
             f"correlation of {found.of} with the means, {units.plural(len(rows), 'point')}: "
             f"Pearson {units.number(line.pearson, 2)}, Spearman {units.number(line.spearman, 2)}\n"

@@ -1,5 +1,6 @@
 """One quantity varied, everything else fixed: scores against a knob's value within a paper's table, or
-against the size of the training data across studies (Parikh et al. 2022, Figs. 2 to 4)."""
+against the size of the training data across studies; or studies side by side (Parikh et al. 2022, Figs. 2 to
+5)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from scipy import stats
 
 from reports import units
 from reports.collect import Study, StudyError
-from reports.drawing import BLUE, GREY, SKY, canvas, grid
+from reports.drawing import BLUE, GREY, SKY, WIDE, canvas, grid, wrap
 from reports.rank import Summary, differing, summarise, usable
 
 FEWEST = 3  # points that make a sweep
@@ -26,9 +27,10 @@ LABELS = {
 
 
 class Point(NamedTuple):
-    """The finished runs at one value of what is varied."""
+    """The finished runs at one value of what is varied; `name` is the value as it is written."""
 
     x: float
+    name: str
     ours: Summary
 
 
@@ -73,7 +75,8 @@ def table_sweep(study: Study, knob: str = "") -> Sweep:
 
 
 def data_sweep(studies: Sequence[Study], of: str, line: int | None = None) -> Sweep:
-    """The same row of the same table in several studies, along the "hours" or the "events" of their data.
+    """The same row of the same table in several studies, along the "hours" or the "events" of their data; or
+    a row of each "study" side by side, which may then differ in knobs too.
 
     `line` picks the row where a study has several. Raises StudyError for a study without such a row, or with
     several and no `line`, or whose row has other knobs than the first study's, and for a study given twice.
@@ -83,7 +86,7 @@ def data_sweep(studies: Sequence[Study], of: str, line: int | None = None) -> Sw
         raise StudyError(f"{twice[0]}: given twice")
     pairs: dict[str, list[tuple[float, float]]] = {}
     first: dict[str, Any] = {}
-    for study in studies:
+    for place, study in enumerate(studies):
         trial, rows = _only_row(study, line)
         runs = _finished(study)
         runs = runs[runs["trial"] == trial]
@@ -91,15 +94,16 @@ def data_sweep(studies: Sequence[Study], of: str, line: int | None = None) -> Sw
             str(name): runs[name].iloc[0] for name in runs.columns if name.startswith("config.") and len(runs)
         }
         first = first or knobs
-        if unlike := differing([first, knobs]) if knobs else []:
+        if unlike := differing([first, knobs]) if knobs and of != "study" else ():
             raise StudyError(
                 f"{study.folder}: its row has another {unlike[0].removeprefix('config.')} than "
                 f"{studies[0].folder}'s; only the data may differ"
             )
-        x = size(study, of)
+        x = float(place) if of == "study" else size(study, of)
         for column in _columns(rows, runs):
             pairs.setdefault(column, []).extend((x, float(value)) for value in runs[column])
-    lines = tuple(_line(column, found, math.nan) for column, found in pairs.items())
+    names = [str(study.record["name"]) for study in studies] if of == "study" else []
+    lines = tuple(_line(column, found, math.nan, names) for column, found in pairs.items())
     return Sweep(of, lines, "" if lines else "No run has finished yet.")
 
 
@@ -153,13 +157,16 @@ def _only_row(study: Study, line: int | None) -> tuple[int, list[Mapping[str, An
     return int(found[0]["trial"]), found
 
 
-def _line(column: str, pairs: Iterable[tuple[float, float]], reference: float) -> Line:
+def _line(
+    column: str, pairs: Iterable[tuple[float, float]], reference: float, names: Sequence[str] = ()
+) -> Line:
+    """`names`: of the x 0, 1, …, which are places then and no numbers to correlate."""
     by_x: dict[float, list[float]] = {}
     for x, value in pairs:
         if math.isfinite(value):
             by_x.setdefault(x, []).append(value)
-    points = tuple(Point(x, summarise(by_x[x])) for x in sorted(by_x))
-    return Line(column, points, *correlations(points), reference)
+    points = tuple(Point(x, names[int(x)] if names else f"{x:.4g}", summarise(by_x[x])) for x in sorted(by_x))
+    return Line(column, points, *(correlations(points) if not names else (math.nan, math.nan)), reference)
 
 
 def correlations(points: Sequence[Point]) -> tuple[float, float]:
@@ -187,10 +194,13 @@ def draw_sweep(info: Sweep, width: float) -> Figure:
         x = [point.x for point in line.points]
         mean = [point.ours.mean * on.factor for point in line.points]
         spread = [point.ours.sd * on.factor if point.ours.n > 1 else 0.0 for point in line.points]
-        one.errorbar(
-            x, mean, spread, color=BLUE, linewidth=1.4, marker="D", ms=4.5, mec="white", capsize=2, zorder=3
-        )
-        if min(x) > 0 and max(x) / min(x) >= 10:
+        style = {"fmt": "D" if info.of == "study" else "D-", "linewidth": 1.4, "ms": 4.5, "mec": "white"}
+        one.errorbar(x, mean, spread, color=BLUE, capsize=2, zorder=3, **style)
+        if info.of == "study":
+            one.set_xticks(x, [wrap(point.name, 18 if width >= WIDE else 9, 3) for point in line.points])
+            one.margins(x=0.2)
+        elif min(x) > 0 and max(x) / min(x) >= 10:
             one.set_xscale("log")
-    axes[-1].set_xlabel(LABELS.get(info.of, info.of))
+    if info.of != "study":
+        axes[-1].set_xlabel(LABELS.get(info.of, info.of))
     return figure

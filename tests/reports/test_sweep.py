@@ -12,7 +12,7 @@ import study_folders as folders
 
 from reports import collect, drawing
 from reports.figures import data_sweep, draw_sweep, table_sweep
-from reports.sweep import main
+from reports.sweep import main, text
 
 METRICS = ("scene_accuracy_macro", "event_lwlrap")
 SCORES = {0.0: (0.60, 0.64), 0.5: (0.62, 0.66), 0.9: (0.63, 0.65), 0.95: (0.70, 0.72)}
@@ -84,6 +84,17 @@ def test_one_row_in_studies_of_more_and_more_data(tmp_path: Path) -> None:
     assert drawing.render(draw_sweep, data_sweep(studies, "hours")).narrow.startswith(b"\x89PNG")
 
 
+def test_studies_side_by_side_may_differ_in_knobs(tmp_path: Path) -> None:
+    joint, alone = study(tmp_path / "a", {0.95: (0.7, 0.72)}), study(tmp_path / "b", {0.0: (0.6, 0.64)})
+    found = data_sweep([joint, alone], "study")
+    assert [(point.name, point.ours.mean) for point in found.lines[0].points] == [
+        (str(joint.record["name"]), pytest.approx(0.71)),
+        (str(alone.record["name"]), pytest.approx(0.62)),
+    ]
+    assert math.isnan(found.lines[0].pearson) and "correlation" not in text(found)
+    assert drawing.render(draw_sweep, found).narrow.startswith(b"\x89PNG")
+
+
 def test_an_older_study_has_its_hours_from_clips_and_length(tmp_path: Path) -> None:
     one = study(tmp_path, {0.95: (0.6,)}, clips={"train": 720}, seconds=10.0)
     assert data_sweep([one], "hours").lines[0].points[0].x == pytest.approx(2.0)
@@ -108,7 +119,7 @@ def test_the_command_prints_draws_and_refuses_in_one_line(
         ([whole.folder, one.folder, "--of", "hours", "--row", "9"], "row 9 was not run"),
         ([one.folder, other.folder, "--of", "events"], "its row has another alpha than"),
         ([one.folder, one.folder, "--of", "events"], "given twice"),
-        ([one.folder, other.folder], "of several studies their data is compared: hours or events"),
+        ([one.folder, other.folder], "expected hours, events or study for several studies"),
         ([one.folder], "do not have 3 values"),
         ([search], "not a table's study"),
     ):

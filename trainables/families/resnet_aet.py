@@ -7,14 +7,20 @@ corpus and 128 of an event corpus; each head learns from the clips whose label i
 
     python -m trainables.train resnet_aet --data SCENES --mix EVENTS:128 --set mixup=0.2
 
-- Event sets of k classes and T hours, their classes drawn, or most or least probable by a teacher on the
-  scenes (§4.2-4.4): `python -m datasets.subset`, whose `--only scenes` and `--only events` also make the two
-  sets of one corpus that has both labels.
-- The two single tasks: `--data SCENES --set alpha=0`, `--data EVENTS --set alpha=1`. On a mixture with α = 0
-  or 1 the other head's term is still computed and logged, with weight 0.
-- α from their converged losses (Eq. 3): `python -m trainables.balance RUN_ASC RUN_AET`.
-- Pre-train, then fine-tune (§4.5): the run on events alone with `--out RUN_AET`, then `--data SCENES --set
-  alpha=0 pretrained=RUN_AET accept_mismatch=true`; all but the heads is taken over.
+The study (the paper's figures, 4 seeds each):
+- α, Fig. 2: `tune_csem.py --family resnet_aet --table fig2 --data SCENES --mix EVENTS:128 --seeds 4 --epochs
+  N`; the report draws the sweep. α from the converged losses of the two single tasks, Eq. 3: `--set alpha=0`
+  on SCENES, `--set alpha=1` on EVENTS, then `python -m trainables.balance RUN_ASC RUN_AET`.
+- Choice of events, hours and number of classes, Figs. 3 and 4: an event set each by `python -m
+  datasets.subset` (random; most or least probable by the tags of `python -m trainables.teacher` on the
+  scenes; --hours; --events), a study each of `--table fig2 --rows 15`, then `python -m reports.sweep STUDY …
+  --of study`, `--of hours` or `--of events`. Its `--only scenes` and `--only events` make the two sets of one
+  corpus that has both labels.
+- Pre-train, then fine-tune, Fig. 5: the run on EVENTS alone with `--out RUN_AET`, then `--table fig5 --rows 2
+  --data SCENES --set pretrained=RUN_AET accept_mismatch=true` (all but the heads is taken over), against
+  `--rows 1` on SCENES and `--rows 3` on the mixture, by `--of study`.
+
+On a mixture with α = 0 or 1 the other head's term is still computed and logged, with weight 0.
 
 Where the paper is silent, the default is named here:
 - Optimiser, learning rate and epochs: those of trainables/recipe.py (Adam, 1e-3), as for the other families.
