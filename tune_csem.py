@@ -19,7 +19,7 @@ import sys
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mode
 from typing import Annotated, Any, NamedTuple
@@ -361,7 +361,7 @@ def begin(request: Request) -> tuple[Path, Request]:
             "request": asked,
         },
     )
-    return study, request
+    return study, replace(request, events=asked["events"])
 
 
 def refuse_table_options(request: Request) -> None:
