@@ -376,7 +376,7 @@ def begin(request: Request) -> tuple[Path, Request]:
             "request": asked,
         },
     )
-    return study, request
+    return study, replace(request, events=asked["events"])
 
 
 def refuse_table_options(request: Request) -> None:
