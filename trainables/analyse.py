@@ -7,17 +7,6 @@ runs the model once over a split and writes analysis/SPLIT.json and analysis/SPL
 every clip, classifier weights and their coupling, t-SNE maps, Table X's statistics, and what they were made
 from. `python -m reports.analysis FOLDER` and the study's report draw them. The test split is read only when
 --split test asks for it, and the file's name says that it was.
-
-The arrays of SPLIT.npz (N clips, S scenes, E events, D dimensions; an absent one is named in "left_out"):
-
-clip             (N,) the clip's number in the split        scene        (N,) true scene, -1 unknown
-scene_logits     (N, S)                                     event_logits (N, E)
-scene_weight     (S, D) W_s                                 event_weight (E, D) W_e
-coupling         (S, E) W_se = W_s · W_eᵀ
-event_attention  (S, E) A_e, rows sum to 1                  scene_attention (E, S) A_s, rows sum to 1
-event_share      (S, E) share of a true scene's clips labelled with the event; NaN where none is known
-clip_map         (M, 2) t-SNE of the scene logits           clip_rows    (M,) which clips these are
-label_map        (S + E, 2) t-SNE of W_s and W_e together, scenes first
 """
 
 from __future__ import annotations
@@ -215,7 +204,19 @@ def run_over(model: nn.Module, batches: Iterable[Batch]) -> Rows:
 def numbers(
     model: nn.Module, rows: Rows, *, seed: int, distance: Distance
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(arrays, {"coupled", "dependence", "maps", "left_out"}) as the module's docstring lists them."""
+    """(arrays of SPLIT.npz, {"coupled", "dependence", "maps", "left_out"} of SPLIT.json).
+
+    N clips, S scenes, E events, D dimensions; an absent array is named in "left_out":
+
+    clip             (N,) the clip's number in the split        scene        (N,) true scene, -1 unknown
+    scene_logits     (N, S)                                     event_logits (N, E)
+    scene_weight     (S, D) W_s                                 event_weight (E, D) W_e
+    coupling         (S, E) W_se = W_s · W_eᵀ
+    event_attention  (S, E) A_e, rows sum to 1                  scene_attention (E, S) A_s, rows sum to 1
+    event_share      (S, E) share of a true scene's clips labelled with the event; NaN where none is known
+    clip_map         (M, 2) t-SNE of the scene logits           clip_rows    (M,) which clips these are
+    label_map        (S + E, 2) t-SNE of W_s and W_e together, scenes first
+    """
     left_out: list[str] = []
     clip_map, clip_rows, about_clips = tsne(rows.scene_logits, seed=seed)
     arrays = {
