@@ -22,7 +22,7 @@ from searchspace.methods import PRUNERS
 from searchspace.study import Job, Ledger, open_storage, seed_for, sqlite_url
 from trainables.export import load_model
 from trainables.folder import read_epochs
-from tune_csem import Request, begin
+from trainables.request import Request, begin
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--set", "width=0.25", "batch_size=16", "--no-dashboard"]
