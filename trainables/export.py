@@ -65,6 +65,8 @@ def export_best(study: Path, family_name: str, index: Index) -> Path | None:
         "data": {"corpus": index.corpus, "checksum": index.checksum, "licence": index.licence},
     }
     (fresh / DESCRIPTION).write_text(json.dumps(about, indent=1, default=lambda number: number.item()))
+    if (study / "best" / "analysis").is_dir():  # each says which weights it was made from
+        shutil.copytree(study / "best" / "analysis", fresh / "analysis")
     shutil.rmtree(study / "best", ignore_errors=True)
     os.replace(fresh, study / "best")
     return study / "best"
