@@ -37,7 +37,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -231,14 +231,20 @@ def make_index(
     if sample_type not in SAMPLE_TYPES:
         raise ValueError(f"sample type {sample_type!r} is not one of: {', '.join(SAMPLE_TYPES)}")
     samples = max((clip.samples for split in splits.values() for _, clip in split.entries()), default=0)
-    identity = [sample_rate, channels, samples, sample_type, labels.scenes, labels.events]
-    identity += [[name, [shard.sha256 for shard in split.shards]] for name, split in splits.items()]
-    identity += [] if tags is None else [asdict(tags)]
-    checksum = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    return Index(
-        root, corpus, sample_rate, channels, samples, sample_type, labels, licence, citation, checksum,
+    index = Index(
+        root, corpus, sample_rate, channels, samples, sample_type, labels, licence, citation, "",
         dict(splits), tuple(dropped), tags,
     )  # fmt: skip
+    return replace(index, checksum=_checksum(index))
+
+
+def _checksum(index: Index) -> str:
+    """What `Index.checksum` is for a shard set as it was written."""
+    identity: list[Any] = [index.sample_rate, index.channels, index.samples, index.sample_type]
+    identity += [index.labels.scenes, index.labels.events]
+    identity += [[name, [shard.sha256 for shard in split.shards]] for name, split in index.splits.items()]
+    identity += [] if index.tags is None else [asdict(index.tags)]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 class ShardWriter:
@@ -574,6 +580,12 @@ def _check_index(index: Index) -> None:
         keys: set[str] = set()
         for shard in split.shards:
             _check_clips(index, shard, keys)
+    # The cache goes by it: with another set's, a run would be given that set's clips.
+    if index.checksum != _checksum(index):
+        raise ValueError(
+            f"checksum {index.checksum[:16]}… is not that of the shards, labels and format listed, "
+            f"{_checksum(index)[:16]}…: the index was changed after it was written"
+        )
 
 
 def _check_clips(index: Index, shard: Shard, keys: set[str]) -> None:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from datasets.batch import Batch
 from datasets.shards import Index
-from datasets.source import Source, StreamSource
+from datasets.source import Source, open_source
 from searchspace.record import provenance
 from trainables.dependence import dependence
 from trainables.metrics import PRESENT, Scores
@@ -48,8 +48,10 @@ class Request:
 
     model: tyro.conf.Positional[Path]
     """A study's best/, one of its runs/, or the --out folder of trainables.train."""
-    data: Path
-    """Shard set; for a run the one it was trained on."""
+    data: str
+    """Shard set, a folder or a URL; for a run the one it was trained on."""
+    events: str = "labels"
+    """Event labels, as in training: labels, tags, tags>0.1, labels@0.8."""
     split: str = "val"
     """train, val or test; the test split is read only when named here."""
     out: Path | None = None
@@ -68,12 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
         if request.threads < 1:
             raise ValueError(f"--threads {request.threads}: expected at least 1")
         torch.set_num_threads(request.threads)
-        index = Index.load(request.data)
+        source = open_source(request.data, cache=None, events=request.events)
         written = analyse(
             request.model,
-            index,
+            source.index,
             request.split,
-            StreamSource(index).eval_batches(request.split, BATCH, device=_device()),
+            source.eval_batches(request.split, BATCH, device=_device()),
             out=request.out,
             seed=request.seed,
             distance=request.distance,

@@ -114,6 +114,8 @@ def _write(run: Path, out: Path, about: Mapping[str, Any], index: Index) -> Path
         "data": {"corpus": index.corpus, "checksum": index.checksum, "licence": index.licence},
     }
     (fresh / DESCRIPTION).write_text(json.dumps(description, indent=1, default=lambda number: number.item()))
+    if (out / "analysis").is_dir():  # each says which weights it was made from
+        shutil.copytree(out / "analysis", fresh / "analysis")
     shutil.rmtree(out, ignore_errors=True)
     os.replace(fresh, out)
     return out

@@ -165,6 +165,8 @@ def test_best_gives_the_same_numbers_as_its_run(trained: RunFolder, source: Sour
     assert (about["model"]["commit"], about["model"]["epochs"]) == ("4567ef", 1)
     rows = run_over(trained.run.model, source.eval_batches("val", 64))
     assert np.allclose(arrays["scene_logits"], rows.scene_logits, atol=1e-5)
+    again = export.export_best(tmp_path, "csem", source.index)  # as a resumed study does
+    assert again == best and read(best / "analysis")[0] == about
     torch.save({}, best / "model.safetensors")  # damaged: one line, the study goes on
     said = analyse.analyse_winner(best, source)
     assert said.startswith("warning: the best model is not analysed") and "cannot be loaded" in said
