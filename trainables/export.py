@@ -24,7 +24,8 @@ from torch import nn
 
 from datasets.events import parse_events, with_events
 from datasets.labels import LabelSpace
-from datasets.shards import Index, check_unused
+from datasets.shard_writer import check_unused
+from datasets.shards import Index
 from searchspace.study import Job, Ledger
 from trainables import checkpoint
 from trainables.contract import AudioFormat

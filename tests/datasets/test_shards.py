@@ -11,18 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.labels import LabelSpace
-from datasets.shards import (
-    ClipLabels,
-    Index,
-    Sample,
-    ShardError,
-    clip_key,
-    make_index,
-    read_labels,
-    read_members,
-    unique_keys,
-    write_split,
-)
+from datasets.shard_writer import Sample, clip_key, unique_keys, write_split
+from datasets.shards import ClipLabels, Index, ShardError, make_index, read_labels, read_members
 
 FACTS = {
     "corpus": "c",
