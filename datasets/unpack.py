@@ -13,9 +13,11 @@ import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -48,7 +50,15 @@ def unpack(archive: Path, out: Path) -> list[Path]:
             listed = list(members)
             _check(archive, listed, out)
             return [_write(archive, member, read(member), out) for member in listed if not member.folder]
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        zlib.error,
+        LZMAError,
+    ) as error:
         raise UnpackError(f"{archive.name}: can't be unpacked: {error}") from error
 
 
@@ -107,7 +117,7 @@ def _opened(archive: Path) -> Iterator[tuple[Iterator[Member], Any]]:
             yield map(_zip_member, opened.infolist()), lambda member: opened.open(member.handle)
     elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
-            yield map(_tar_member, tar), lambda member: tar.extractfile(member.handle)
+            yield _tar_members(tar), lambda member: tar.extractfile(member.handle)
     else:
         raise UnpackError(f"{archive.name}: is neither zip nor tar")
 
@@ -118,6 +128,12 @@ def _zip_member(info: zipfile.ZipInfo) -> Member:
     return Member(
         info.filename, info.file_size, info.is_dir(), "encrypted" if info.flag_bits & 1 else refused, info
     )
+
+
+def _tar_members(tar: tarfile.TarFile) -> Iterator[Member]:
+    yield from map(_tar_member, tar)
+    while tar.fileobj and tar.fileobj.read(2**20):  # on to the checksum at the end of a compressed stream
+        pass
 
 
 def _tar_member(info: tarfile.TarInfo) -> Member:

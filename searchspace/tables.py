@@ -19,6 +19,7 @@ from searchspace.published import Published
 from searchspace.study import Job, run_folder, seed_for
 
 PHASE = "table"
+AUDIOSET_CLASSES = 527
 SAME_TRAINING = ("precision", "activation_checkpointing", "pretrained", "accept_mismatch")
 NUMERALS = {"I": 1, "V": 5, "X": 10}
 
@@ -27,7 +28,8 @@ NUMERALS = {"I": 1, "V": 5, "X": 10}
 class Here:
     """What this study has to offer a row.
 
-    events, tags       whether the shards hold event labels, and a tagger's probabilities
+    events             whether the shards hold event labels
+    tags               of how many classes they hold a tagger's probabilities, 0 for none
     asked_events       the source of event labels that the user wants for all rows; None = each row's own
     random_validation  whether validation shares recording sites with training; None if it can't be told
     complete           (knobs, source of event labels) → every knob; raises ValueError for what can't be
@@ -36,7 +38,7 @@ class Here:
 
     corpus: str
     events: bool
-    tags: bool
+    tags: int
     asked_events: str | None
     epochs: int
     random_validation: bool | None
@@ -219,6 +221,8 @@ def _events(row: Published, here: Here) -> tuple[str, list[str], str]:
         return "", [], f"needs a tagger's labels ({row.events}): python -m trainables.teacher writes them"
     if row.events.startswith("labels") and not here.events:
         return "", [], "needs event labels, these shards have none"
+    if row.events.startswith("tags") and here.tags != AUDIOSET_CLASSES:
+        return row.events, [f"other tagger ({here.tags} classes, theirs AudioSet's {AUDIOSET_CLASSES})"], ""
     return row.events, [], ""
 
 

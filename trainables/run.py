@@ -149,10 +149,14 @@ class Run:
         data)."""
         tensors, state = checkpoint.load(folder)
         for name, ours in self._identity().items():
-            if state.get(name) != ours:
+            theirs = state.get(name)
+            if theirs != ours:
                 why = " (another shard set, or other --events)" if name == "data" else ""
+                if isinstance(theirs, dict) and isinstance(ours, dict):  # only the knobs that differ
+                    knobs = sorted(k for k in theirs | ours if theirs.get(k) != ours.get(k))
+                    theirs, ours = ({k: v.get(k) for k in knobs} for v in (theirs, ours))
                 raise checkpoint.CheckpointError(
-                    f"{folder}: {name} of the checkpoint is {state.get(name)!r}, this run's is {ours!r}{why}"
+                    f"{folder}: {name} of the checkpoint is {theirs!r}, this run's is {ours!r}{why}"
                 )
         self.model.load_state_dict(_under("model/", tensors))
         if "optimiser" in state:

@@ -35,7 +35,7 @@ def here(corpus: str, audio: AudioFormat, labels: LabelSpace = LABELS) -> tables
     def every_knob(values: Mapping[str, Any], events: str) -> dict[str, Any]:
         return complete("csem", values, labels=labels, audio=audio)
 
-    return tables.Here(corpus, True, True, None, 100, None, every_knob)
+    return tables.Here(corpus, True, 527, None, 100, None, every_knob)
 
 
 @pytest.mark.parametrize("name", TABLES)
