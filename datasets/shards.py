@@ -37,7 +37,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,12 @@ class Index:
     splits: Mapping[str, Split]
     dropped: tuple[tuple[str, str], ...] = ()
     tags: Tags | None = None
+
+    def __post_init__(self) -> None:
+        """`labels.tags` are the tags these clips hold, whatever the label space was made from."""
+        names = self.tags.names if self.tags else ()
+        if self.labels.tags != names:
+            object.__setattr__(self, "labels", replace(self.labels, tags=names))
 
     @staticmethod
     def load(root: str | Path) -> Index:
