@@ -103,6 +103,8 @@ class Family:
     weights    config -> {name: weight}; the same names as `terms`
     suggest    (trial, labels) -> {knob: value}; knobs not returned keep the config's defaults
     published  the papers' rows for this family
+    svm_kernels  config -> kernels of the SVMs to fit on the trained model's `scene_embedding`
+               (trainables/evaluators.py), () for none
     """
 
     name: str
@@ -112,3 +114,4 @@ class Family:
     weights: Callable[[Any], Mapping[str, float]]
     suggest: Callable[[optuna.trial.BaseTrial, LabelSpace], dict[str, Any]]
     published: tuple[Published, ...]
+    svm_kernels: Callable[[Any], tuple[str, ...]] = lambda config: ()

@@ -61,7 +61,7 @@ def train_epoch(
         group = min(accumulate, steps - step // accumulate * accumulate)
         last_of_group = (step + 1) % accumulate == 0 or step + 1 == steps
         with _sync_only_if(model, last_of_group):
-            with _autocast(batch.waveform.device, autocast):
+            with autocasting(batch.waveform.device, autocast):
                 output = answer(model, batch)
             values = {name: term(output, batch) for name, term in terms.items()}
             known = {name: known_clips(term, batch) for name, term in terms.items()}
@@ -110,7 +110,7 @@ def evaluate(
     scores, clips = Scores(), 0
     try:
         for batch in batches:
-            with _autocast(batch.waveform.device, autocast):
+            with autocasting(batch.waveform.device, autocast):
                 output = answer(model, batch)
             for name, term in terms.items():
                 known = known_clips(term, batch).double()
@@ -214,7 +214,7 @@ class _Timed:
             yield batch
 
 
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
+def autocasting(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 

@@ -38,10 +38,10 @@ from trainables.registry import family
 def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """(model in eval mode on the CPU, its description) from a folder `export_best` wrote.
 
-    The description holds "family", "values", "scenes", "events", "tags" of the shards (None, or
-    {names, model, checksum}: a model with `reads_tags` needs those of this teacher), "audio" {sample_rate Hz, channels,
-    samples}, "run" and "metrics". Raises FileNotFoundError if the folder holds no model, ValueError if what
-    it holds is damaged.
+    The description holds "family", "values", "scenes", "events", "tags" of the shards (None, or {names,
+    model, checksum}: a model with `reads_tags` needs those of this teacher), "audio" {sample_rate Hz,
+    channels, samples}, "run" and "metrics". Raises FileNotFoundError if the folder holds no model, ValueError
+    if what it holds is damaged.
     """
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file() or not (folder / DESCRIPTION).is_file():

@@ -25,7 +25,10 @@ Where paper and code differ or are silent, the default is named here:
   is assumed. The linear map to the attention comes after them and is not counted. Table 5's caption says
   separate layers, its text shared ones: shared. Then `concat_layers` is the number for both.
 - Eq. 2 is misprinted; see TagAttention. It applies to the map that is pooled.
-- The paper's classifier is an SVM on the code; here it is the network's softmax.
+- The paper's classifier is an SVM on the code. It is fitted after the last epoch on the training clips' codes
+  (whole clips; the code: random crops) and reported as `svm_accuracy` beside the softmax, which a search goes
+  by. Of the kernels of `classifier` the better on validation is taken; the code takes kernel and epoch on the
+  test fold.
 - Not built: the code's centre loss (its centres never move) and AMSGrad.
 """
 
@@ -60,6 +63,13 @@ if TYPE_CHECKING:
 Widths = Literal["paper", "code2019"]
 Concat = Literal["codecat", "codecat_transform", "before_code"]
 TagUse = Literal["none", "concat", "attention", "both"]
+Classifier = Literal["svm", "svm_rbf", "svm_sigmoid", "softmax"]
+KERNELS: dict[Classifier, tuple[str, ...]] = {
+    "svm": ("rbf", "sigmoid"),
+    "svm_rbf": ("rbf",),
+    "svm_sigmoid": ("sigmoid",),
+    "softmax": (),
+}
 BLOCKS = 7
 WIDTHS: dict[Widths, tuple[int, ...]] = {
     "paper": (128,) * (1 + BLOCKS),
@@ -83,6 +93,7 @@ class Config:
     heads              groups of filters with a softmax of their own; divides the last map's filters
     attention_rescale  multiply the attention by filters / heads: a mean gain of 1
     activation         after_add | before_add: place of a block's second LeakyReLU; leaky_slope its slope
+    classifier         svm (both) | svm_rbf | svm_sigmoid | softmax (none): SVMs fitted after training
     pre_emphasis       a in x[t] - a·x[t - 1]
     crop               s of a clip in a training step, from a random place; 0 = all of it
     width              multiplies all filters, the code and the tag layers; 1 is the published size
@@ -100,6 +111,7 @@ class Config:
     attention_rescale: bool = False
     activation: Activation = "after_add"
     leaky_slope: float = 0.3
+    classifier: Classifier = "svm"
     pre_emphasis: float = 0.97
     crop: float = 0.0
     width: float = 1.0
@@ -299,4 +311,5 @@ FAMILY = Family(
     weights=weights,
     suggest=suggest,
     published=jung2020.ROWS,
+    svm_kernels=lambda config: KERNELS[config.classifier],
 )
