@@ -34,18 +34,8 @@ import tyro
 
 from datasets import storage
 from datasets.labels import LabelSpace
-from datasets.shards import (
-    Clip,
-    ClipLabels,
-    Index,
-    Shard,
-    ShardWriter,
-    Split,
-    check_clip_size,
-    make_index,
-    read_labels,
-    unfinished,
-)
+from datasets.shard_writer import ShardWriter, unfinished
+from datasets.shards import Clip, ClipLabels, Index, Shard, Split, check_clip_size, make_index, read_labels
 
 _CLASSES, _CLIPS = 1, 2  # draws that must not follow one another though the seed is the same
 

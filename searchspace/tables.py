@@ -211,7 +211,7 @@ def _events(row: Published, here: Here) -> tuple[str, list[str], str]:
     """(source of the event labels, in what it differs from the paper's, why there is none)."""
     if not row.events:
         return "labels", [], ""
-    if here.asked_events and here.asked_events != row.events:
+    if here.asked_events and here.asked_events.removesuffix(":0") != row.events:  # seed 0 is the default
         return here.asked_events, [f"other event labels ({here.asked_events}, theirs {row.events})"], ""
     if row.events.startswith("tags") and not here.tags:
         if here.events:

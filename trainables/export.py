@@ -24,7 +24,8 @@ from torch import nn
 
 from datasets.events import parse_events, with_events
 from datasets.labels import LabelSpace
-from datasets.shards import Index, check_unused
+from datasets.shard_writer import check_unused
+from datasets.shards import Index
 from searchspace.study import Job, Ledger
 from trainables import checkpoint
 from trainables.contract import AudioFormat
@@ -117,6 +118,8 @@ def _write(run: Path, out: Path, about: Mapping[str, Any], index: Index) -> Path
         "data": {"corpus": index.corpus, "checksum": index.checksum, "licence": index.licence},
     }
     (fresh / DESCRIPTION).write_text(json.dumps(description, indent=1, default=lambda number: number.item()))
+    if (out / "analysis").is_dir():  # each says which weights it was made from
+        shutil.copytree(out / "analysis", fresh / "analysis")
     shutil.rmtree(out, ignore_errors=True)
     os.replace(fresh, out)
     return out
