@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from sklearn.svm import SVC
 from torch import Tensor
 
@@ -186,6 +187,19 @@ def test_another_clips_tags_change_the_answer_but_for_the_baseline() -> None:
         with torch.no_grad():
             same = torch.equal(answer(model, clips).scene_logits, answer(model, other).scene_logits)
         assert same == (use == "none")
+
+
+def test_a_data_parallel_model_is_given_its_tags_too(tmp_path: Path) -> None:
+    model, clips = made(width=0.125).eval(), batch(80)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        parallel = torch.nn.parallel.DistributedDataParallel(model)
+        assert tags_read(parallel) == 80
+        with torch.no_grad():
+            found, plain = (answer(m, clips).scene_logits for m in (parallel, model))
+        assert torch.equal(found, plain)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_tags_of_another_length_are_refused() -> None:

@@ -249,7 +249,8 @@ def _refuse_no_tags(labels: LabelSpace) -> None:
     if not labels.tags:
         raise ValueError(
             "family tagvector reads tag vectors; the shards hold none: `python -m trainables.teacher SHARDS "
-            "--model MODEL --out OUT` writes them (tag_use=none is the baseline without)"
+            "--model MODEL --out OUT` writes them (`trainables.train --set tag_use=none` trains the baseline "
+            "without)"
         )
 
 
