@@ -423,6 +423,8 @@ def judge(ours: Summary, row: Mapping[str, Any], mode: str = "max") -> Verdict:
         return _refused(
             f"ours has {ours.n or 'no'} test run{'s' if ours.n != 1 else ''}, a comparison needs 2"
         )
+    if row.get("value") is None:
+        return _refused("it prints no value")
     spread = published_spread(row.get("spread"), str(row.get("spread_kind", "")))
     if spread is None:
         return _refused("its ± is unknown")

@@ -18,6 +18,7 @@ SHARES = {
     "event_map": "event mAP",
     "event_auc": "event AUC",
     "event_auc_per_clip": "event AUC (mean over clips)",
+    "event_lwlrap": "event lwlrap",
 }
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 

@@ -39,6 +39,12 @@ def loss_weight(trial: BaseTrial, name: str) -> float:
     return trial.suggest_float(name, 1e-3, 2.0, log=True)
 
 
+def auxiliary_share(trial: BaseTrial) -> float:
+    """α: weight of the auxiliary task's term, 1 - α being that of scenes, in steps of 0.01 from 0 to 0.99;
+    never 1, for the search is for scenes."""
+    return trial.suggest_float("alpha", 0.0, 0.99, step=0.01)
+
+
 def scene_weight(trial: BaseTrial) -> float:
     """Weight of scene_ce beside other terms, log scale, 0.1 … 2; never off, for the search is for scenes."""
     return trial.suggest_float("w_scene", 0.1, 2.0, log=True)

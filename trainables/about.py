@@ -51,6 +51,7 @@ def about_data(index: Index) -> dict[str, Any]:
         "scenes": list(index.labels.scenes),
         "events": list(index.labels.events),
         "clips": {name: split.clips for name, split in index.splits.items()},
+        "hours": {name: split.hours for name, split in index.splits.items()},
     } | {name: getattr(index, name) for name in ("corpus", "checksum", "licence", "sample_rate", "channels")}
 
 

@@ -31,6 +31,9 @@ METRICS: dict[str, Metric] = {
     "event_auc_per_clip": Metric(
         "max", "mean over clips of the area under the ROC curve across events, 0-1; the papers' AUC"
     ),
+    "event_lwlrap": Metric(
+        "max", "mean over the events present of the precision at their rank in the clip, 0-1; DCASE Task 2's"
+    ),
     "loss": Metric("min", "weighted sum of the loss terms"),
     "clips_per_second": Metric("max", "training speed, clips/s over all workers"),
     "data_wait": Metric("min", "share of an epoch's time spent waiting for data, 0-1"),

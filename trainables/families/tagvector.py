@@ -14,8 +14,8 @@ Where paper and code differ or are silent, the default is named here:
 - The second LeakyReLU of a block follows the sum, as in the code; Table 1 has it before (`activation`). Its
   slope is the code's .3. A convolution on the shortcut (no BatchNorm) is only where widths differ: in
   code2019.
-- Whole clips in training as in the paper; `crop=5` is the code's. Evaluation takes whole clips; the code takes
-  the first 479,520 samples, whose map is as long from the fourth block on.
+- Whole clips in training as in the paper; `crop=5` is the code's. Evaluation takes whole clips; the code
+  takes the first 479,520 samples, whose map is as long from the fourth block on.
 - The samples are scaled to unit deviation in training; the code multiplies by 32000. What follows is a
   BatchNorm. Clips of any rate and number of channels are read; the layers are in samples.
 - Codecat: code and tags side by side are the classifier's input. `codecat_transform` puts an FC layer of
