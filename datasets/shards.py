@@ -143,6 +143,12 @@ class Index:
     dropped: tuple[tuple[str, str], ...] = ()
     tags: Tags | None = None
 
+    def __post_init__(self) -> None:
+        """`labels.tags` are the tags these clips hold, whatever the label space was made from."""
+        names = self.tags.names if self.tags else ()
+        if self.labels.tags != names:
+            object.__setattr__(self, "labels", replace(self.labels, tags=names))
+
     @staticmethod
     def load(root: str | Path) -> Index:
         """Read and check SHARDS/index.json, in a folder or at a URL (datasets.storage).

@@ -14,6 +14,7 @@ MINUS = "−"
 SHARES = {
     "scene_accuracy": "scene accuracy",
     "scene_accuracy_macro": "scene accuracy (mean over scenes)",
+    "svm_accuracy": "scene accuracy of the SVM",
     "event_map": "event mAP",
     "event_auc": "event AUC",
     "event_auc_per_clip": "event AUC (mean over clips)",

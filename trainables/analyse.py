@@ -30,6 +30,7 @@ from datasets.batch import Batch
 from datasets.shards import Index
 from datasets.source import Source, open_source
 from searchspace.record import provenance
+from trainables.contract import answer
 from trainables.dependence import dependence
 from trainables.metrics import PRESENT, Scores
 from trainables.parts.coupling import attend
@@ -188,7 +189,7 @@ def run_over(model: nn.Module, batches: Iterable[Batch]) -> Rows:
     scores, coupled = Scores(), False
     parts: dict[str, list[Tensor]] = {}
     for batch in batches:
-        output = model(batch.waveform)
+        output = answer(model, batch)
         scores.add(output, batch)
         coupled = output.scene_from_event is not None
         said = {name: getattr(batch, name) for name in ("clip", "scene", "events", "event_known")}

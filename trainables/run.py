@@ -22,6 +22,7 @@ from datasets.source import Source
 from trainables import checkpoint
 from trainables.contract import AudioFormat, FitsLabels
 from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
+from trainables.evaluators import choose_svm, codes
 from trainables.metrics import Scores
 from trainables.parts.batchnorm import synchronise
 from trainables.parts.frontend import statistics
@@ -61,11 +62,11 @@ class Run:
         self.device, self.rank, self.world, self.epoch = torch.device(device), rank, world, 0
         self.config, self.recipe = configure(family_name, values)
         self.values = asdict(self.config) | asdict(self.recipe)
-        fam, index = family(family_name), source.index
-        self.terms, self.weights = fam.terms(self.config), fam.weights(self.config)
+        self.family, index = family(family_name), source.index
+        self.terms, self.weights = self.family.terms(self.config), self.family.weights(self.config)
         _be_repeatable()
         torch.manual_seed(seed)
-        self.model = fam.build(
+        self.model = self.family.build(
             self.config, index.labels, AudioFormat(index.sample_rate, index.channels, index.samples)
         )
         self.start = None
@@ -132,7 +133,22 @@ class Run:
             split, EVAL_BATCH * self.world, rank=self.rank, world=self.world, device=str(self.device)
         )
         losses, scores = evaluate(self.model, self.terms, self.weights, batches, autocast=self._autocast())
-        return losses | scores.compute(), scores
+        return losses | scores.compute() | self._svm(split), scores
+
+    def _svm(self, split: str) -> dict[str, float]:
+        """After the last epoch, "svm_accuracy" where the family asks for it; every rank reads all clips."""
+        kernels = self.family.svm_kernels(self.config)
+        if not kernels or self.epoch < self.epochs:
+            return {}
+        read = {
+            name: codes(
+                self.model,
+                self.source.eval_batches(name, EVAL_BATCH, device=str(self.device)),
+                autocast=self._autocast(),
+            )
+            for name in {"train", "val", split}
+        }
+        return {"svm_accuracy": choose_svm(read["train"], read["val"], kernels).accuracy(read[split])}
 
     def save(self, folder: Path) -> None:
         """Everything needed to go on, to `folder`, in one step (rank 0 calls it); after the last epoch, the

@@ -27,7 +27,14 @@ from trainables.folder import RunFolder
 from trainables.recipe import parse_pins
 from trainables.run import Run
 
-SHOWN = ("train/loss", "val/loss", "val/scene_accuracy", "val/event_map", "train/clips_per_second")
+SHOWN = (
+    "train/loss",
+    "val/loss",
+    "val/scene_accuracy",
+    "val/svm_accuracy",
+    "val/event_map",
+    "train/clips_per_second",
+)
 
 
 @dataclass(frozen=True)
