@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from gzip import BadGzipFile
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -26,6 +27,11 @@ MOST_TIMES = 100
 ALWAYS_ALLOWED = 64 * 2**20
 MOST_FILES = 1_000_000
 SPARE_BYTES = 64 * 2**20
+
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, LZMAError),
+    *(EOFError, NotImplementedError, RuntimeError),
+)
 
 
 class UnpackError(ValueError):
@@ -50,15 +56,7 @@ def unpack(archive: Path, out: Path) -> list[Path]:
             listed = list(members)
             _check(archive, listed, out)
             return [_write(archive, member, read(member), out) for member in listed if not member.folder]
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        zlib.error,
-        LZMAError,
-    ) as error:
+    except DAMAGED as error:
         raise UnpackError(f"{archive.name}: can't be unpacked: {error}") from error
 
 
