@@ -64,9 +64,9 @@ def corpora() -> dict[str, dict[str, Any]]:
 
 def archives(corpus: Mapping[str, Any], mirror: str | None = None) -> list[Archive]:
     """The files of a corpus at their own place or at `mirror`."""
-    pattern = corpus["url"] if mirror is None else mirror.rstrip("/") + "/{name}"
+    pattern = corpus["url"] if mirror is None else mirror.rstrip("/").replace("{", "%7B") + "/{name}"
     return [
-        Archive(file["name"], pattern.format(name=file["name"]), file["bytes"], file["md5"])
+        Archive(file["name"], pattern.replace("{name}", file["name"]), file["bytes"], file["md5"])
         for file in corpus["files"]
     ]
 
@@ -195,7 +195,7 @@ def run(request: Request) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        run(tyro.cli(Request, args=argv, description=__doc__))
+        run(tyro.cli(Request, prog="python -m datasets.download", args=argv, description=__doc__))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

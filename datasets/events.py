@@ -24,7 +24,6 @@ from torch import Tensor
 
 from datasets.batch import Batch
 from datasets.degrade import wrong_entries
-from datasets.labels import LabelSpace
 from datasets.plan import Leg
 from datasets.shards import Index, ShardError, read_labels
 
@@ -84,7 +83,9 @@ def with_events(index: Index, choice: EventChoice) -> Index:
         raise ShardError(f"{index.place}: events {str(choice)!r}: this shard set has no event labels")
     events = index.tags.names if choice.origin == "tags" and index.tags else index.labels.events
     checksum = hashlib.sha256(f"{index.checksum} {choice}".encode()).hexdigest()
-    return replace(index, labels=LabelSpace(index.labels.scenes, events), checksum=checksum)
+    ignored = index.labels.ignored.union(index.labels.events).difference(events)
+    labels = replace(index.labels, events=events, ignored=ignored)
+    return replace(index, labels=labels, checksum=checksum)
 
 
 class Relabelled:

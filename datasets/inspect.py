@@ -204,7 +204,7 @@ _verify = verify
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        tyro.cli(inspect, args=argv)
+        tyro.cli(inspect, prog="python -m datasets.inspect", args=argv)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -91,9 +91,9 @@ class MixedSource:
     index: Index
 
     @staticmethod
-    def of(lead: Source, companions: Sequence[Companion], *, same_labels: bool = False) -> MixedSource:
-        """Raises MixError where two sets differ in sampling rate or channels, where one's scene is the
-        other's event, and with `same_labels` where both label scenes (or events) and not the same ones."""
+    def of(lead: Source, companions: Sequence[Companion]) -> MixedSource:
+        """Raises MixError where two sets differ in sampling rate or channels, or one's scene is the other's
+        event, ValueError for less than one clip of a set or more than it has."""
         indices = [lead.index, *(companion.source.index for companion in companions)]
         for companion in companions:
             if companion.clips < 1:
@@ -101,7 +101,13 @@ class MixedSource:
                     f"{companion.source.index.place}: {companion.clips} clips a batch, at least 1"
                 )
         for one, other in itertools.combinations(indices, 2):
-            check_fit(one, other, same_labels=same_labels)
+            check_fit(one, other)
+        for companion in companions:
+            if companion.clips > (there := companion.source.index.split("train").clips):
+                raise ValueError(
+                    f"{companion.source.index.place}: {companion.clips} clips a batch, it has {there} for "
+                    "training"
+                )
         counts = [companion.clips for companion in companions]
         return MixedSource(lead, tuple(companions), joint_index(indices, counts))
 
@@ -198,7 +204,7 @@ def cycles(
             yield Piece(number, first + lo - start, step - made, parts)
 
 
-def check_fit(one: Index, other: Index, *, same_labels: bool = False) -> None:
+def check_fit(one: Index, other: Index) -> None:
     """Raises MixError; see `MixedSource.of`."""
     who = f"{one.place} and {other.place} can't be mixed"
     for name, unit in (("sample_rate", "Hz"), ("channels", "channel(s)")):
@@ -211,20 +217,13 @@ def check_fit(one: Index, other: Index, *, same_labels: bool = False) -> None:
     ):
         if both := [name for name in scenes if name in events]:
             raise MixError(f"{who}: {both[0]!r} is a scene in one and an event in the other")
-    for kind in ("scenes", "events") if same_labels else ():
-        a, b = getattr(one.labels, kind), getattr(other.labels, kind)
-        if a and b and a != b:
-            different = (
-                next(name for name in [*a, *b] if (name in a) != (name in b)) if set(a) != set(b) else ""
-            )
-            reason = f"{different!r} is in one only" if different else "the same ones in another order"
-            raise MixError(f"{who}: their {kind} are not the same: {reason}")
 
 
 def joint_index(indices: Sequence[Index], counts: Sequence[int]) -> Index:
     """What the mixture looks like to a model: see `MixedSource`. `counts` are the companions' clips a
     step."""
     lead = indices[0]
+    events = tuple(dict.fromkeys(name for index in indices for name in index.labels.events))
     identity = json.dumps([[index.checksum for index in indices], list(counts)])
     names = dict.fromkeys(name for index in indices for name in index.splits)
     splits = {}
@@ -238,7 +237,8 @@ def joint_index(indices: Sequence[Index], counts: Sequence[int]) -> Index:
         sample_type="float32" if any(i.sample_type == "float32" for i in indices) else lead.sample_type,
         labels=LabelSpace(
             tuple(dict.fromkeys(name for index in indices for name in index.labels.scenes)),
-            tuple(dict.fromkeys(name for index in indices for name in index.labels.events)),
+            events,
+            frozenset(name for index in indices for name in index.labels.ignored).difference(events),
         ),
         licence="; ".join(dict.fromkeys(index.licence for index in indices)),
         tags=lead.tags if all(index.tags == lead.tags for index in indices) else None,

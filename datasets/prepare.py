@@ -14,6 +14,7 @@ fsspec URL, whose index.json is put last.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -94,6 +95,12 @@ class Work:
     """about how large a shard gets, in MiB"""
 
     def run(self, name: str, reader: Callable[..., Corpus], source: Path, **options: Any) -> None:
+        if not (math.isfinite(self.shard_mb) and self.shard_mb > 0):
+            raise ValueError(f"--shard-mb {self.shard_mb}: expected a number of MiB above 0")
+        if (seed := options.get("seed", 0)) < 0:
+            raise ValueError(f"--seed {seed}: expected 0 or more")
+        if not 0 < (fraction := options.get("validation_fraction", 0.5)) < 1:
+            raise ValueError(f"a validation fraction of {fraction}: accepted are values between 0 and 1")
         conversion = Conversion(self.rate, self.channels)
         out = self.out if storage.is_url(self.out) else Path(self.out)
         check_free(out)
@@ -332,7 +339,7 @@ def table(
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        app.cli(args=argv, description="Raw recordings to shards.")
+        app.cli(args=argv, prog="python -m datasets.prepare", description="Raw recordings to shards.")
     except (ValueError, OSError) as error:
         print("; ".join(["error: " + str(error), *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 2

@@ -367,7 +367,7 @@ def _read_scores(place: str, events: Sequence[str]) -> np.ndarray:
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        make(tyro.cli(Request, description=__doc__, args=argv))
+        make(tyro.cli(Request, prog="python -m datasets.subset", description=__doc__, args=argv))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

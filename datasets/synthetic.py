@@ -492,7 +492,7 @@ def main(argv: list[str] | None = None) -> int:
         )
 
     try:
-        index = tyro.cli(synthetic, args=argv)
+        index = tyro.cli(synthetic, prog="python -m datasets.synthetic", args=argv)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -88,7 +88,8 @@ def rows_of(published: Sequence[Published], table: str, lines: str = "") -> list
     known = names(published)
     found = [name for name in known if table.lower() == name.lower() or table == str(_number(name))]
     if not found:
-        raise ValueError(f"--table {table}: there is no such table; known: {', '.join(known)}")
+        papers = ", ".join(dict.fromkeys(row.paper for row in published))
+        raise ValueError(f"--table {table}: {papers} has no such table; known: {', '.join(known)}")
     rows = sorted((row for row in published if row.table == found[0]), key=lambda row: row.line)
     there = sorted({row.line for row in rows})
     wanted = _lines(lines, there) if lines else there

@@ -61,7 +61,7 @@ def test_a_table_run_is_taken_up_again_and_stands_beside_the_papers(
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"table": "XX"}, "--table XX: there is no such table; known: I, II, III, IV, V"),
+        ({"table": "XX"}, "--table XX: Hou et al. 2023 has no such table; known: I, II, III, IV, V"),
         ({"table": "VII", "trials": 5}, "--trials 5: with --table nothing is searched or selected"),
         ({"table": "VII", "confirm": 0}, "--confirm 0: with --table nothing is searched or selected"),
         ({"table": "VII", "rows": "15"}, "--rows 15: '15' is no row of this table"),

@@ -66,7 +66,7 @@ class Request:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    request = tyro.cli(Request, description=__doc__, args=arguments)
+    request = tyro.cli(Request, prog="python -m trainables.analyse", description=__doc__, args=arguments)
     try:
         if request.threads < 1:
             raise ValueError(f"--threads {request.threads}: expected at least 1")

@@ -163,7 +163,7 @@ class Request:
 
 
 def main() -> int:
-    request = tyro.cli(Request, description=__doc__)
+    request = tyro.cli(Request, prog="python -m trainables.export", description=__doc__)
     try:
         index = with_events(Index.load(request.data), parse_events(request.events))
         print(export_run(request.run, index, request.out))

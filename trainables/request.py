@@ -9,7 +9,7 @@ import os
 import re
 import time
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mode
 from typing import Annotated, Any, NamedTuple
@@ -130,11 +130,13 @@ def begin(request: Request) -> tuple[Path, Request]:
                 "without --events, or begin another"
             )
         asked["database"] = request.database or os.environ.get("SCENETUNE_DATABASE") or asked["database"]
-        return study, Request(
+        begun = Request(
             **asked
             | {"study": study, "resume": True, "mix": tuple(asked.get("mix", ()))}
             | {"set": tuple(map(tuple, asked["set"]))}
         )
+        refuse_other_options(request, begun)
+        return study, begun
     for name in ("cpus_per_trial", "workers_per_trial"):
         if getattr(request, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
@@ -181,16 +183,30 @@ def begin(request: Request) -> tuple[Path, Request]:
     return study, replace(request, events=asked["events"])
 
 
+def refuse_other_options(request: Request, begun: Request) -> None:
+    """Raises ValueError for an option that a resumed study was begun without; it would not be looked at."""
+    looked_at = ("study", "resume", "data", "events", "database")
+    for option in fields(Request):
+        given, kept = getattr(request, option.name), getattr(begun, option.name)
+        if option.name not in looked_at and given not in (option.default, kept):
+            name = option.name.replace("_", "-")
+            raise ValueError(
+                f"--{name} {given}: the study was begun with {kept} and goes on as it was begun; leave out "
+                f"--{name}, or begin another study"
+            )
+
+
 def refuse_table_options(request: Request) -> None:
     """Raises ValueError for options of a search given with --table, or of a table given without."""
-    search_only = ("trials", "confirm")
-    given = [name for name in search_only if getattr(request, name) is not None]
+    usual = {option.name: option.default for option in fields(Request)}
+    search_only = ("trials", "confirm", "sampler", "pruner")
+    given = [name for name in search_only if getattr(request, name) != usual[name]]
     if request.table is not None and given:
         raise ValueError(
             f"--{given[0]} {getattr(request, given[0])}: with --table nothing is searched or selected; its "
             "rows are fixed, --rows picks some and --seeds says how often each is trained"
         )
-    given = [name for name in ("rows", "baseline") if getattr(request, name)]
+    given = [name for name in ("rows", "baseline") if getattr(request, name) != usual[name]]
     if request.table is None and given:
         raise ValueError(f"--{given[0]} {getattr(request, given[0])}: only with --table")
 

@@ -67,7 +67,7 @@ class Request:
 
 
 def main() -> int:
-    request = tyro.cli(Request, description=__doc__)
+    request = tyro.cli(Request, prog="python -m trainables.teacher", description=__doc__)
     try:
         print("\n".join(summary(*teach(request))))
     except ray.exceptions.RayError as error:

@@ -67,7 +67,7 @@ class Request:
 
 
 def main() -> int:
-    request = tyro.cli(Request, description=__doc__)
+    request = tyro.cli(Request, prog="python -m trainables.train", description=__doc__)
     try:
         return train(request)
     except Diverged as error:

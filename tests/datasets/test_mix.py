@@ -1,5 +1,4 @@
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,16 +212,9 @@ def test_sets_that_do_not_fit_are_refused_by_name(
     assert message in text and str(scenes.root) in text and str(index.root) in text and "\n" not in text
 
 
-def test_equal_vocabularies_are_asked_for_only_where_both_have_one(
-    scenes: Index, events: Index, tmp_path: Path
-) -> None:
-    check: Callable = mix.check_fit
-    check(scenes, replace(events, labels=LabelSpace((), ("bird",))), same_labels=True)
-    with pytest.raises(mix.MixError, match="their events are not the same: 'bell' is in one only"):
-        check(scenes, events, same_labels=True)
-    turned = replace(events, labels=LabelSpace((), ("bird", "bell", "dog")))
-    with pytest.raises(mix.MixError, match="the same ones in another order"):
-        check(events, turned, same_labels=True)
+def test_more_clips_a_batch_than_a_set_has_is_refused(scenes: Index, events: Index) -> None:
+    with pytest.raises(ValueError, match=r"999 clips a batch, it has \d+ for training"):
+        mix.open_sources(scenes.root, [f"{events.root}:999"], cache=None)
 
 
 @pytest.mark.parametrize("word", ["events", "events:", "events:0", "events:-3", ":4", "events:many"])
