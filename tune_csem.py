@@ -284,7 +284,8 @@ def opened(request: Request, events: str) -> Source:
     """The study's data, decoded once here so that the trials find it ready."""
     data = request.data or synthetic.ensure(default_cache())
     cache = None if request.stream else default_cache()
-    return open_sources(data, request.mix, cache=cache, events=events)
+    frames = family(request.family).frame_hop
+    return open_sources(data, request.mix, cache=cache, events=events, frames=frames)
 
 
 def machines(request: Request) -> tuple[int, float]:

@@ -148,6 +148,8 @@ def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) ->
         events=blend(batch.events),
         event_known=batch.event_known * batch.event_known[partner],
         tags=blend(batch.tags),
+        frames=blend(batch.frames),
+        frame_known=batch.frame_known * batch.frame_known[partner],
     )
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from datasets.batch import Batch
 from datasets.source import Source
 from trainables import checkpoint
 from trainables.contract import AudioFormat, FitsLabels
@@ -63,6 +64,7 @@ class Run:
         self.values = asdict(self.config) | asdict(self.recipe)
         fam, index = family(family_name), source.index
         self.terms, self.weights = fam.terms(self.config), fam.weights(self.config)
+        self.relabel = fam.relabel(self.config)
         _be_repeatable()
         torch.manual_seed(seed)
         self.model = fam.build(
@@ -104,14 +106,7 @@ class Run:
             self.parameters,
             self.terms,
             self.weights,
-            self.source.train_batches(
-                self.recipe.batch_size,
-                epoch=self.epoch,
-                seed=self.seed,
-                rank=self.rank,
-                world=self.world,
-                device=str(self.device),
-            ),
+            self._train_batches(),
             self.optimiser,
             learning_rate=self.learning_rate,
             first_update=self.epoch * self.updates,
@@ -125,6 +120,18 @@ class Run:
         self.epoch += 1
         validated, _ = self.score("val")
         return {f"train/{k}": v for k, v in trained.items()} | {f"val/{k}": v for k, v in validated.items()}
+
+    def _train_batches(self) -> Iterator[Batch]:
+        batches = self.source.train_batches(
+            self.recipe.batch_size,
+            epoch=self.epoch,
+            seed=self.seed,
+            rank=self.rank,
+            world=self.world,
+            device=str(self.device),
+        )
+        for batch in batches:
+            yield batch if self.relabel is None else self.relabel(batch, self.seed, self.epoch)
 
     def score(self, split: str) -> tuple[dict[str, float], Scores]:
         """Losses and metrics on a split ("val", "test"), every clip once, and the scores behind them."""
