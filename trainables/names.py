@@ -30,12 +30,28 @@ METRICS: dict[str, Metric] = {
     "event_auc_per_clip": Metric(
         "max", "mean over clips of the area under the ROC curve across events, 0-1; the papers' AUC"
     ),
+    "scene_f_macro": Metric("max", "mean over scenes of the F-score, 0-1"),
+    "frame_f_micro": Metric("max", "F-score of events over all frames, 0-1"),
+    "frame_f_macro": Metric("max", "mean over events of the F-score over frames, 0-1"),
+    "frame_error_rate": Metric(
+        "min", "substituted, missed and wrong events per true one, over frames, from 0"
+    ),
+    "segment_f_micro": Metric("max", "F-score of events over segments of 1 s, 0-1"),
+    "segment_f_macro": Metric("max", "mean over events of the F-score over segments of 1 s, 0-1"),
+    "segment_error_rate": Metric("min", "error rate over segments of 1 s, from 0"),
     "loss": Metric("min", "weighted sum of the loss terms"),
     "clips_per_second": Metric("max", "training speed, clips/s over all workers"),
     "data_wait": Metric("min", "share of an epoch's time spent waiting for data, 0-1"),
     "seconds": Metric("min", "length of an epoch, s"),
 }
+FRAME_F = "frame_f/"  # and an event's name: its F-score over frames; in the test split's metrics only
 TERM_PREFIXES = {"loss/": "weighted loss term", "term/": "raw loss term"}
+
+
+def measured(metric: str) -> bool:
+    """Whether runs measure it themselves, by its name without the split."""
+    return metric in METRICS or metric.startswith(FRAME_F)
+
 
 OBJECTIVE = "val/scene_accuracy"
 
@@ -47,6 +63,8 @@ def direction(column: str) -> Direction:
     split, _, name = column.partition("/")
     if split in SPLITS and name in METRICS:
         return METRICS[name].direction
+    if split in SPLITS and name.startswith(FRAME_F):
+        return "max"
     if split in SPLITS and name.startswith(tuple(TERM_PREFIXES)):
         return "min"
     raise ValueError(

@@ -16,7 +16,7 @@ from searchspace.study import run_folder
 from searchspace.tables import Here, Plan, shares_sites
 from trainables.analyse import BATCH, analyse
 from trainables.contract import AudioFormat
-from trainables.names import METRICS
+from trainables.names import measured
 from trainables.recipe import complete
 
 
@@ -47,7 +47,7 @@ def analyse_rows(study: Path, made: Plan, opened: Callable[[str], Source]) -> No
 
     `opened` gives the clips with a source of event labels.
     """
-    printed = [row for row in made.rows if row.trial is not None and row.published.metric not in METRICS]
+    printed = [row for row in made.rows if row.trial is not None and not measured(row.published.metric)]
     for trial, split in sorted({(row.trial or 0, row.published.split) for row in printed}):
         folder = study / run_folder(trial, 1)
         if (folder / "analysis" / f"{split}.json").is_file():

@@ -23,6 +23,7 @@ from datasets.source import Source
 from trainables import checkpoint
 from trainables.contract import AudioFormat, FitsLabels
 from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
+from trainables.frame_metrics import SEGMENT
 from trainables.metrics import Scores
 from trainables.parts.batchnorm import synchronise
 from trainables.parts.frontend import statistics
@@ -138,7 +139,15 @@ class Run:
         batches = self.source.eval_batches(
             split, EVAL_BATCH * self.world, rank=self.rank, world=self.world, device=str(self.device)
         )
-        losses, scores = evaluate(self.model, self.terms, self.weights, batches, autocast=self._autocast())
+        hop = family(self.family_name).frame_hop
+        losses, scores = evaluate(
+            self.model,
+            self.terms,
+            self.weights,
+            batches,
+            autocast=self._autocast(),
+            segment=round(SEGMENT / hop) if hop else 1,
+        )
         return losses | scores.compute(), scores
 
     def save(self, folder: Path) -> None:
