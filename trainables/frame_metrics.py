@@ -30,12 +30,15 @@ def frame_counts(logits: Tensor, labels: Tensor, known: Tensor, segment: int) ->
     """What the metrics are computed from, for every clip. Logits, labels and known are (B, T, E); `segment`
     is the length of a segment in frames.
 
-    For each of KINDS: "<kind>_tp", "_fp", "_fn" (B, E) and "<kind>_errors" (B,), Σ max(FP, FN); and
-    "frame_finite" (B,), whether all logits are numbers.
+    For each of KINDS: "<kind>_tp", "_fp", "_fn" (B, E) and "<kind>_errors" (B,), Σ max(FP, FN); and (B,)
+    "frame_finite", whether all logits are numbers, and "frame_known", whether any label is known.
     """
     told = known > 0
     present, found = (labels >= PRESENT) & told, (logits >= 0) & told
-    counts = {"frame_finite": torch.isfinite(logits).flatten(1).all(1)}
+    counts = {
+        "frame_finite": torch.isfinite(logits).flatten(1).all(1),
+        "frame_known": told.flatten(1).any(1),
+    }
     for kind, length in zip(KINDS, (1, segment)):
         counts |= {f"{kind}_{k}": v for k, v in _counts(*(_any(x, length) for x in (present, found))).items()}
     return counts
@@ -68,10 +71,11 @@ def frame_metrics(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
         tp, fp, fn = (int(rows[f"{kind}_{name}"].sum()) for name in ("tp", "fp", "fn"))
         each = event_f(rows, kind)
         metrics[f"{kind}_f_micro"] = f_score(tp, fp, fn)
-        metrics[f"{kind}_f_macro"] = float(each.mean()) if len(each) else math.nan
+        metrics[f"{kind}_f_macro"] = float(each.mean())
         errors = int(rows[f"{kind}_errors"].sum())
         metrics[f"{kind}_error_rate"] = errors / (tp + fn) if tp + fn else math.nan
-    return metrics if bool(rows["frame_finite"].all()) else dict.fromkeys(metrics, math.nan)
+    sound = bool(rows["frame_finite"].all() and rows["frame_known"].any())
+    return metrics if sound else dict.fromkeys(metrics, math.nan)
 
 
 def event_f(rows: Mapping[str, np.ndarray], kind: str = "frame") -> np.ndarray:
