@@ -93,6 +93,8 @@ class Request:
     events: str | None = None
     """Event labels: labels (the default), tags (a teacher's, soft), tags>0.1 (hard), labels@0.8 (made 80 %
     right); with --table as the paper's by default."""
+    objective: str = names.OBJECTIVE
+    """What the search makes as high as it can, on the validation split, e.g. val/frame_f_micro."""
     trials: int | None = None
     """Configurations to try; 16 by default."""
     epochs: int | None = None
@@ -304,7 +306,7 @@ def place_for(
         family=request.family,
         data=index.place if isinstance(index.root, Path) else index.root,
         study=str(study.resolve()),
-        objective=names.OBJECTIVE,
+        objective=request.objective,
         cache=None if request.stream else str(default_cache()),
         events=events,
         mix=request.mix,
@@ -346,6 +348,7 @@ def begin(request: Request) -> tuple[Path, Request]:
         choose("pruner", request.pruner, PRUNERS),
     )
     refuse_table_options(request)
+    names.check_objective(request.objective, frames=family(request.family).frame_hop is not None)
     request.budget()
     request.pins()
     index = Index.load(request.data) if request.data else None
@@ -389,6 +392,8 @@ def refuse_table_options(request: Request) -> None:
             f"--{given[0]} {getattr(request, given[0])}: with --table nothing is searched or selected; its "
             "rows are fixed, --rows picks some and --seeds says how often each is trained"
         )
+    if request.table is not None and request.objective != names.OBJECTIVE:
+        raise ValueError(f"--objective {request.objective}: with --table nothing is searched or selected")
     given = [name for name in ("rows", "baseline") if getattr(request, name)]
     if request.table is None and given:
         raise ValueError(f"--{given[0]} {getattr(request, given[0])}: only with --table")
@@ -453,7 +458,7 @@ def describe_study(
         | {
             "status": "running",
             "command": about.get("command", [shown(word) for word in sys.argv]),
-            "objective": {"metric": names.OBJECTIVE, "mode": "max"},
+            "objective": {"metric": request.objective, "mode": "max"},
             "concurrent": concurrent,
             "data": about_data(index),
             "published": [

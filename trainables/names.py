@@ -44,16 +44,28 @@ METRICS: dict[str, Metric] = {
     "data_wait": Metric("min", "share of an epoch's time spent waiting for data, 0-1"),
     "seconds": Metric("min", "length of an epoch, s"),
 }
+WITH_FRAMES = tuple(name for name in METRICS if name.startswith(("frame_", "segment_", "scene_f_")))
 FRAME_F = "frame_f/"  # and an event's name: its F-score over frames; in the test split's metrics only
 TERM_PREFIXES = {"loss/": "weighted loss term", "term/": "raw loss term"}
+
+OBJECTIVE = "val/scene_accuracy"
+
+
+def check_objective(column: str, *, frames: bool) -> None:
+    """Raises ValueError unless a search can have it as its objective: of the validation split, better when
+    higher, and with `frames` False none that needs the events of frames."""
+    fit = [
+        f"val/{name}"
+        for name, metric in METRICS.items()
+        if metric.direction == "max" and name != "clips_per_second" and (frames or name not in WITH_FRAMES)
+    ]
+    if column not in fit:
+        raise ValueError(f"--objective {column}: expected one of {', '.join(fit)}")
 
 
 def measured(metric: str) -> bool:
     """Whether runs measure it themselves, by its name without the split."""
     return metric in METRICS or metric.startswith(FRAME_F)
-
-
-OBJECTIVE = "val/scene_accuracy"
 
 
 def direction(column: str) -> Direction:

@@ -208,6 +208,8 @@ class Conductor:
         None."""
         if "diverged" in metrics:
             return "DIVERGED", str(metrics["diverged"])
+        if self.place.objective not in metrics:
+            return "DIVERGED", f"{self.place.objective} is not measured of such a model"
         value = float(metrics[self.place.objective])
         if not math.isfinite(value):
             return "DIVERGED", f"{self.place.objective} is {value} after epoch {metrics['epoch']}"
