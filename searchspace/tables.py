@@ -32,6 +32,7 @@ class Here:
     random_validation  whether validation shares recording sites with training; None if it can't be told
     complete           (knobs, source of event labels) → every knob; raises ValueError for what can't be
                        built for these clips
+    unmeasured         a row's metric → why no run here can measure it, "" if one can
     """
 
     corpus: str
@@ -41,6 +42,7 @@ class Here:
     epochs: int
     random_validation: bool | None
     complete: Callable[[Mapping[str, Any], str], dict[str, Any]]
+    unmeasured: Callable[[str], str] = lambda metric: ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def plan(rows: Sequence[Published], pins: Mapping[str, Any], here: Here) -> Plan
     configurations: list[Configuration] = []
     for row in rows:
         source, unlike, why = _events(row, here)
-        why = why or row.needs or _elsewhere(row, rows, here) or _contradiction(row, pins)
+        why = why or row.needs or here.unmeasured(row.metric)
+        why = why or _elsewhere(row, rows, here) or _contradiction(row, pins)
         values: dict[str, Any] = {}
         if not why:
             try:

@@ -2,6 +2,7 @@
 train."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from datasets.batch import Batch
 from datasets.labels import LabelSpace
 from datasets.mix import open_sources
 from datasets.source import Source
+from searchspace import tables
 from searchspace.papers.imoto2022 import METHODS, ROWS
 from trainables import losses
 from trainables.contract import AudioFormat, JointOutput
@@ -21,6 +23,7 @@ from trainables.families.bigru_mtl import FAMILY, HOP, Config, SceneEventNet, bu
 from trainables.folder import RunFolder
 from trainables.names import FRAME_F, direction, measured
 from trainables.parts.frontend import LogMel
+from trainables.printed import here
 from trainables.recipe import configure
 from trainables.run import Run
 
@@ -259,6 +262,24 @@ def test_rows_are_the_papers_tables() -> None:
         assert (config.task == "scene") == (row.row == "CNN (ASC)")
     best = next(row for row in table["3"] if row.row == "Conventional MTL")
     assert best.value == pytest.approx(0.8857) and configure("bigru_mtl", best.values)[0] == FAMILY.config()
+
+
+def test_table_3_is_nine_trainings_and_table_4_needs_its_events(framed: Source) -> None:
+    index = framed.index
+    made = tables.plan(tables.rows_of(ROWS, "3"), {"width": 0.1}, here(index, "bigru_mtl", None, 2))
+    assert len(made.configurations) == 9 and all(row.trial is not None for row in made.rows)
+    with pytest.raises(
+        ValueError, match="none of its 25 rows can be run: needs the event 'bird singing', which"
+    ):
+        tables.plan(tables.rows_of(ROWS, "4"), {}, here(index, "bigru_mtl", None, 2))
+    labels = LabelSpace(index.labels.scenes, ("car", "dishes"))
+    made = tables.plan(
+        tables.rows_of(ROWS, "4"), {}, here(replace(index, labels=labels), "bigru_mtl", None, 2)
+    )
+    assert {row.published.metric for row in made.rows if row.trial is not None} == {
+        "frame_f/car",
+        "frame_f/dishes",
+    }
 
 
 @pytest.mark.parametrize(
