@@ -279,6 +279,31 @@ def test_table_3_is_nine_trainings_and_table_4_needs_its_events(framed: Source) 
         plan_on("car horn")
 
 
+def test_what_the_paper_does_not_print_can_be_set_and_is_told(framed: Source) -> None:
+    pins = {"lr": 0.003, "width": 0.1}
+    made = tables.plan(tables.rows_of(ROWS, "3"), pins, here(framed.index, "bigru_mtl", None, 2))
+    assert all(one.values["lr"] == 0.003 for one in made.configurations)
+    assert all("altered (lr=0.003)" in row.unlike for row in made.rows)
+    for pins in ({"optimiser": "adam"}, {"lr": (0.1, 0.2)}):
+        with pytest.raises(ValueError, match="leaves it out: it has (radam|0.0002)"):
+            tables.plan(tables.rows_of(ROWS, "3"), pins, here(framed.index, "bigru_mtl", None, 2))
+
+
+def test_a_run_that_goes_on_has_the_fake_labels_it_would_have_had(framed: Source, tmp_path: Path) -> None:
+    knobs: dict[str, Any] = {"fake": "events", "fake_redrawn": True, "reversal": "s2", "mixup": 0.2}
+    whole, first, second = (run(framed, **knobs) for _ in range(3))
+    expected = [whole.next_epoch(), whole.next_epoch()]
+    assert same_numbers(first.next_epoch(), expected[0])
+    first.save(tmp_path / "checkpoint")
+    second.load(tmp_path / "checkpoint")
+    assert same_numbers(second.next_epoch(), expected[1])
+
+
+def same_numbers(a: dict[str, float], b: dict[str, float]) -> bool:
+    timings = ("seconds", "clips_per_second", "data_wait")
+    return a.keys() == b.keys() and all(a[k] == b[k] for k in a if not k.endswith(timings))
+
+
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [

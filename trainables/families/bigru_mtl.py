@@ -20,8 +20,8 @@ Where the paper is silent, the reading is named here:
   other way round, and has both at 1.
 - Eq. 2 sums over time and events; the released code takes the mean, as here. α is 1e-4 of that.
 - Fake labels (Eqs. 6, 7) are drawn once for a clip; `fake_redrawn` draws anew every epoch.
-- Learning rate, batch size, epochs and the Leaky ReLU's slope are not given: the recipe's defaults (RAdam is
-  its `optimiser=radam`) and PyTorch's 0.01.
+- Learning rate, batch size and epochs are not given: searchspace/papers/imoto2022.py. The Leaky ReLU's slope
+  neither: PyTorch's 0.01.
 - The features' limits in Hz are not given: 0 and half the sampling rate, at most 22050.
 
 `variant=code` is the released network: ReLU, BiGRU 64, dropout .15 between the FC layers, and the scene
@@ -116,8 +116,11 @@ class Config:
 
 
 class ConvBlock(nn.Module):
-    """(B, C_in, T, F) → (B, C_out, T / time, F / frequency): conv 3×3 with bias - BN - `activation` - max
-    pooling."""
+    """(B, C_in, T, F) → (B, C_out, T / time, F / frequency): conv 3×3 - BN - `activation` - max pooling.
+
+    The convolution has a bias, as the released one, which BN takes out again: its gradient is rounding, and
+    an Adam makes steps of it. So runs on one and on two workers differ in the third digit after some epochs.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, activation: nn.Module, *, time: int = 1, frequency: int = 1
