@@ -24,7 +24,8 @@ from datasets.corpora.corpus import Corpus
 from datasets.encode import AudioFile, Damaged, Encoded, Headers, encode, probe
 from datasets.prefetch import map_ahead
 from datasets.progress import Progress
-from datasets.shards import SHARD_BYTES, Index, Sample, Shard, Split, make_index, unique_keys, write_split
+from datasets.shard_writer import SHARD_BYTES, Sample, unique_keys, write_split
+from datasets.shards import Index, Shard, Split, make_index
 from datasets.staging import Finished, Staging, check_free, staging
 
 SHUFFLE = 20261120

@@ -24,7 +24,7 @@ from datasets.corpora.corpus import Recording
 from datasets.decode import flac_intact
 from datasets.prefetch import map_ahead
 from datasets.progress import Progress
-from datasets.shards import Sample
+from datasets.shard_writer import Sample
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def contents(index: Index, split: str) -> Contents:
     pairs: Counter[tuple[int, int]] = Counter()
     labels = list(read_labels(index, split))
     for clip in labels:
-        names = clip.events or ()
+        names = [name for name in clip.events or () if name not in space.ignored]
         if unknown := [name for name in names if name not in place_of]:
             raise ValueError(
                 f"{index.place}: split {split!r} has the event {unknown[0]!r}, the index does not"
@@ -83,7 +83,7 @@ def contents(index: Index, split: str) -> Contents:
         present = sorted({place_of[name] for name in names})
         events[present] += 1
         pairs.update(itertools.combinations(present, 2))
-        if clip.scene is not None:
+        if clip.scene is not None and space.scenes:
             scene = space.scene_index(clip.scene)
             scenes[scene] += 1
             known[scene] += clip.events is not None

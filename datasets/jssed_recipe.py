@@ -35,7 +35,7 @@ from datasets.corpora.jssed import CLIPS, EVENTS, SCENES, spelling
 from datasets.encode import quantise
 from datasets.prefetch import map_ahead
 from datasets.progress import Progress
-from datasets.shards import check_unused, unfinished
+from datasets.shard_writer import check_unused, unfinished
 from datasets.tables import read_table
 
 FADE_SECONDS = 0.05

@@ -11,11 +11,14 @@ import numpy as np
 @dataclass(frozen=True)
 class LabelSpace:
     """Names in index order. Column i of every scene tensor is `scenes[i]`, column j of every event tensor
-    `events[j]`. Events in `ignored` occur in the clips' labels and have no column."""
+    `events[j]`. Events in `ignored` occur in the clips' labels and have no column; so do all scenes where
+    `scenes` is empty. Number k of every tag vector is a teacher's probability of `tags[k]`; () where the
+    shards hold no tags."""
 
     scenes: tuple[str, ...]
     events: tuple[str, ...]
     ignored: frozenset[str] = frozenset()
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for kind, names in (("scene", self.scenes), ("event", self.events)):

@@ -51,7 +51,8 @@ from datasets.corpora import (
 )
 from datasets.corpora.jssed import is_mixed
 from datasets.jssed_recipe import Recipe, make_jssed
-from datasets.shards import SHARD_BYTES, Index
+from datasets.shard_writer import SHARD_BYTES
+from datasets.shards import Index
 from datasets.staging import check_free
 
 

@@ -24,7 +24,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from datasets import storage
-from datasets.shards import Clip, Index, Shard, check_unused
+from datasets.shard_writer import check_unused
+from datasets.shards import Clip, Index, Shard
 
 MANIFEST = "manifest.jsonl"
 LOCK = ".lock"

@@ -141,12 +141,13 @@ def label_arrays(
     labels: Sequence[ClipLabels], space: LabelSpace
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`scene` (B, S) one-hot, `events` (B, E), `event_known` (B, E), all float32; unknown is a row of zeros
-    in the first and the last. Raises ValueError for a name outside the vocabulary."""
+    in the first and the last. A space without scenes passes over the clips'. Raises ValueError for a name
+    outside the vocabulary."""
     scene = np.zeros((len(labels), len(space.scenes)), dtype=np.float32)
     events = np.zeros((len(labels), len(space.events)), dtype=np.float32)
     known = np.zeros_like(events)
     for row, clip in enumerate(labels):
-        if clip.scene is not None:
+        if clip.scene is not None and space.scenes:
             scene[row, space.scene_index(clip.scene)] = 1.0
         if clip.events is not None:
             events[row] = space.event_vector(clip.events)

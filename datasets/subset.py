@@ -1,6 +1,7 @@
-"""Less of a shard set: fewer event classes, fewer hours.
+"""Less of a shard set: fewer event classes, fewer hours, one kind of labels.
 
     python -m datasets.subset SHARDS --events 35 --choose random --hours 170 --seed 1 --out NEWSHARDS
+    python -m datasets.subset SHARDS --only scenes --out NEWSHARDS
 
 As Parikh et al. 2022, §4.2-4.4, take k classes and T hours of AudioSet, and as ERGL (Hou et al. 2023, §3)
 takes its n events. Each operation is a pure function `Index -> Index`; what it gives can be streamed and
@@ -8,13 +9,15 @@ cached like any other index, and `write` makes a shard set of it, clips copied b
 
 Classes are chosen
     random   k drawn by seed; with the same seed, the 35 are among the 115
-    most     the k with the largest scores by --scores, a teacher's on the scene corpus
+    most     the k with the largest scores by --scores, a teacher's on the scene corpus: that corpus with
+             tags (python -m trainables.teacher), or an array
     least    the k with the smallest
     top      the k with the most training clips, or the largest scores by --scores
     --names  by name
 Ties go to the class that comes first. Classes keep their order. Hours are drawn from the training split
 among the clips that hold a chosen class (or, with --keep-others, among all); with the same seed the clips of
 11 hours are among those of 22. Other splits stay whole but for clips that hold none of the classes.
+With --only the other kind of labels is forgotten, and clips without a known label of this kind are left out.
 """
 
 from __future__ import annotations
@@ -34,18 +37,8 @@ import tyro
 
 from datasets import storage
 from datasets.labels import LabelSpace
-from datasets.shards import (
-    Clip,
-    ClipLabels,
-    Index,
-    Shard,
-    ShardWriter,
-    Split,
-    check_clip_size,
-    make_index,
-    read_labels,
-    unfinished,
-)
+from datasets.shard_writer import ShardWriter, unfinished
+from datasets.shards import Clip, ClipLabels, Index, Shard, Split, check_clip_size, make_index, read_labels
 
 _CLASSES, _CLIPS = 1, 2  # draws that must not follow one another though the seed is the same
 
@@ -96,6 +89,24 @@ def ranked_events(
     return tuple(events[i] for i in sorted(best))
 
 
+def tag_scores(tagged: Index, events: Sequence[str]) -> np.ndarray:
+    """(K,) the sums of a teacher's probabilities for these classes over a shard set's training clips.
+
+    Raises ValueError for a shard set without tags, or whose tags lack one of the classes.
+    """
+    from datasets.tagged import read_tags
+
+    names = tagged.tags.names if tagged.tags else ()
+    if not names:
+        raise ValueError(
+            f"{tagged.place}: this shard set has no tags; python -m trainables.teacher makes one that has"
+        )
+    if missing := [name for name in events if name not in names]:
+        raise ValueError(f"{tagged.place}: its {len(names)} tags have none for the event {missing[0]!r}")
+    columns = [names.index(name) for name in events]
+    return np.asarray(read_tags(tagged, "train")[:, columns].sum(0, dtype=np.float64))
+
+
 def label_scores(labels: Iterable[ClipLabels], space: LabelSpace) -> np.ndarray:
     """(K,) how many of the clips hold each class; clips of unknown events hold none."""
     found = np.zeros(len(space.events))
@@ -139,6 +150,19 @@ def with_events(index: Index, events: Sequence[str]) -> Index:
     return replace(index, labels=labels, checksum=_checksum(index, ["events", *events]))
 
 
+def with_only(index: Index, kind: Literal["scenes", "events"]) -> Index:
+    """The index with one kind of labels; readers pass over the other. Raises ValueError where it has none of
+    this kind."""
+    labels = index.labels
+    if not getattr(labels, kind):
+        raise ValueError(f"{index.place}: only {kind}: this shard set has no {kind}")
+    if kind == "scenes":
+        labels = LabelSpace(labels.scenes, (), labels.ignored | frozenset(labels.events))
+    else:
+        labels = replace(labels, scenes=())
+    return replace(index, labels=labels, checksum=_checksum(index, ["only", kind]))
+
+
 def with_clips(index: Index, split: str, numbers: np.ndarray) -> Index:
     """The index with only the clips `numbers` (ascending) of a split; shards that none is left of are left
     out."""
@@ -162,17 +186,26 @@ def with_clips(index: Index, split: str, numbers: np.ndarray) -> Index:
 
 
 def subset(
-    index: Index, events: Sequence[str] | None, hours: float | None, *, seed: int, keep_others: bool = False
+    index: Index,
+    events: Sequence[str] | None,
+    hours: float | None,
+    *,
+    seed: int,
+    keep_others: bool = False,
+    only: Literal["scenes", "events"] | None = None,
 ) -> Index:
-    """Both operations as the module's docstring says; None leaves events or hours as they are.
+    """All operations as the module's docstring says; None leaves events, hours or labels as they are.
 
     Raises ValueError for an unknown event, or more hours than there are.
     """
     chosen = index if events is None else with_events(index, events)
+    chosen = chosen if only is None else with_only(chosen, only)
     for name, split in index.splits.items():
         may = np.ones(split.clips, dtype=bool)
         if events is not None and not keep_others:
             may = holding(read_labels(index, name), events)
+        if only is not None:
+            may &= _labelled(read_labels(index, name), only)
         numbers = np.flatnonzero(may)
         if name == "train" and hours is not None:
             seconds = np.array([clip.samples for _, clip in split.entries()]) / index.sample_rate
@@ -180,8 +213,15 @@ def subset(
         if len(numbers) < split.clips:
             chosen = with_clips(chosen, name, numbers)
     if not chosen.split("train").clips:
-        raise ValueError(f"{index.place}: no training clip holds one of: {'; '.join(events or ())}")
+        what = f"holds one of: {'; '.join(events)}" if events else f"has known {only}"
+        raise ValueError(f"{index.place}: no training clip {what}")
     return chosen
+
+
+def _labelled(labels: Iterable[ClipLabels], kind: str) -> np.ndarray:
+    """(N,) whether a clip's scene, or its events, are known."""
+    known = (clip.scene if kind == "scenes" else clip.events for clip in labels)
+    return np.array([one is not None for one in known], dtype=bool)
 
 
 def write(index: Index, out: Path) -> Index:
@@ -249,14 +289,17 @@ class Request:
     """Classes by name instead: --names Speech "Railroad car, train wagon"."""
     names_from: Path | None = None
     """The same from a text file, a name a line."""
-    scores: Path | None = None
-    """.npy file of numbers (K,) or (clips, K), columns in the order of the shard set's events."""
+    scores: str | None = None
+    """A folder of tagged shards, whose training clips' tags are summed; or an .npy file of numbers (K,) or
+    (clips, K), columns in the order of the shard set's events."""
     hours: float | None = None
     """Hours of training clips; all by default."""
     seed: int = 0
     """Draws classes and clips."""
     keep_others: bool = False
     """Keep clips that hold none of the classes (a scene corpus, for example)."""
+    only: Literal["scenes", "events"] | None = None
+    """Forget the other kind of labels."""
 
 
 def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
@@ -278,7 +321,7 @@ def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
     if request.choose == "random":
         return random_events(known, request.events, request.seed)
     if request.scores is not None:
-        scores = _read_scores(request.scores)
+        scores = _read_scores(request.scores, known)
     elif request.choose == "top":
         scores = label_scores(read_labels(index, "train"), index.labels)
     else:
@@ -288,10 +331,19 @@ def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
 
 def make(request: Request) -> None:
     index = Index.load(request.shards)
-    if request.events is None and not request.names and request.names_from is None and request.hours is None:
-        raise ValueError("nothing to leave out: give --events, --names or --hours")
     events = chosen_events(request, index)
-    chosen = subset(index, events, request.hours, seed=request.seed, keep_others=request.keep_others)
+    if events is None and request.hours is None and request.only is None:
+        raise ValueError("nothing to leave out: give --events, --names, --hours or --only")
+    if events is not None and request.only == "scenes":
+        raise ValueError("--only scenes leaves no event classes to choose; choose them without it")
+    chosen = subset(
+        index,
+        events,
+        request.hours,
+        seed=request.seed,
+        keep_others=request.keep_others,
+        only=request.only,
+    )
     written = write(chosen, request.out)
     for name, split in index.splits.items():
         now = written.splits.get(name)
@@ -301,9 +353,12 @@ def make(request: Request) -> None:
     print(f"{request.out}: checksum {written.checksum[:16]}")
 
 
-def _read_scores(path: Path) -> np.ndarray:
+def _read_scores(place: str, events: Sequence[str]) -> np.ndarray:
     from datasets.decode import decode_array  # no pickles
 
+    path = Path(place)
+    if path.suffix != ".npy" and not path.is_file():
+        return tag_scores(Index.load(place), events)
     try:
         return decode_array(path.read_bytes())
     except ValueError as error:

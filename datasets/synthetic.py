@@ -36,7 +36,8 @@ from filelock import FileLock
 
 from datasets.labels import LabelSpace
 from datasets.prefetch import map_ahead
-from datasets.shards import ClipLabels, Index, Sample, make_index, unfinished, write_split
+from datasets.shard_writer import Sample, unfinished, write_split
+from datasets.shards import ClipLabels, Index, make_index
 
 SCENES = ("harbour", "park", "street", "station", "bus", "office", "kitchen", "cafe", "workshop", "farm")
 TEXTURES = ("waves", "wind", "traffic", "hall", "engine", "fan", "rain", "babble", "hum", "crickets")

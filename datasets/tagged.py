@@ -24,17 +24,8 @@ from filelock import FileLock, Timeout
 from datasets.cache import shard_members
 from datasets.decode import decode_tags
 from datasets.members import ARRAY_BYTES
-from datasets.shards import (
-    Clip,
-    Index,
-    Shard,
-    ShardError,
-    Split,
-    Tags,
-    check_unused,
-    make_index,
-    write_shard,
-)
+from datasets.shard_writer import check_unused, write_shard
+from datasets.shards import Clip, Index, Shard, ShardError, Split, Tags, make_index
 
 
 def write_tagged(index: Index, shard: Shard, tags: np.ndarray, folder: Path) -> Shard:

@@ -13,9 +13,12 @@ import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from gzip import BadGzipFile
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -24,6 +27,11 @@ MOST_TIMES = 100
 ALWAYS_ALLOWED = 64 * 2**20
 MOST_FILES = 1_000_000
 SPARE_BYTES = 64 * 2**20
+
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, LZMAError),
+    *(EOFError, NotImplementedError, RuntimeError),
+)
 
 
 class UnpackError(ValueError):
@@ -48,7 +56,7 @@ def unpack(archive: Path, out: Path) -> list[Path]:
             listed = list(members)
             _check(archive, listed, out)
             return [_write(archive, member, read(member), out) for member in listed if not member.folder]
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED as error:
         raise UnpackError(f"{archive.name}: can't be unpacked: {error}") from error
 
 
@@ -107,7 +115,7 @@ def _opened(archive: Path) -> Iterator[tuple[Iterator[Member], Any]]:
             yield map(_zip_member, opened.infolist()), lambda member: opened.open(member.handle)
     elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
-            yield map(_tar_member, tar), lambda member: tar.extractfile(member.handle)
+            yield _tar_members(tar), lambda member: tar.extractfile(member.handle)
     else:
         raise UnpackError(f"{archive.name}: is neither zip nor tar")
 
@@ -118,6 +126,12 @@ def _zip_member(info: zipfile.ZipInfo) -> Member:
     return Member(
         info.filename, info.file_size, info.is_dir(), "encrypted" if info.flag_bits & 1 else refused, info
     )
+
+
+def _tar_members(tar: tarfile.TarFile) -> Iterator[Member]:
+    yield from map(_tar_member, tar)
+    while tar.fileobj and tar.fileobj.read(2**20):  # on to the checksum at the end of a compressed stream
+        pass
 
 
 def _tar_member(info: tarfile.TarInfo) -> Member:

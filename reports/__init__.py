@@ -2,6 +2,7 @@
 
 `collect` reads the folder, `rank` does the statistics, `figures` and `tables` turn them into plain values,
 `findings` into sentences, `drawing` and `markup` into ink, `notebook` into `report.ipynb` and `report.html`.
+`analysis` reads what `trainables.analyse` found in a model, `compare` holds two sets of runs together.
 Nothing here imports the rest of the project: a copied study folder and this package are enough.
 """
 

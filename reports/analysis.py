@@ -82,6 +82,16 @@ def load(folder: str | Path) -> tuple[Analysis, ...]:
     return tuple(_read(path) for path in found)
 
 
+def current(folder: str | Path) -> tuple[Analysis, ...]:
+    """As `load`, without those of a model that is no longer in the folder. Raises AnalysisError if only such
+    are left."""
+    root, found = Path(folder), load(folder)
+    for weights in (root / "model.safetensors", root / "checkpoint" / "tensors.safetensors"):
+        if weights.is_file() and not (found := of_model(found, weights)):
+            raise AnalysisError(f"{root}: analysed before its model changed; run trainables.analyse again")
+    return found
+
+
 def of_model(analyses: tuple[Analysis, ...], weights: Path) -> tuple[Analysis, ...]:
     """Those made from the model in this very file; the others are of a model that was there before."""
     with open(weights, "rb") as handle:

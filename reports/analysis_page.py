@@ -12,7 +12,7 @@ from typing import NamedTuple
 import nbformat
 
 from reports import analysis_tables, drawing, markup, notebook, units
-from reports.analysis import Analysis, AnalysisError, load, of_model
+from reports.analysis import Analysis, AnalysisError, current
 from reports.figures import maps, relations, winner
 from reports.findings import Finding
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the page; analysis.html in the folder by default")
     asked = parser.parse_args(arguments)
     try:
-        analyses = load(asked.folder)
+        analyses = current(asked.folder)
         page = asked.out or asked.folder / "analysis.html"
         page.write_text(html(analyses, asked.event), encoding="utf-8")
         print(page)
@@ -67,14 +67,12 @@ def of_study(folder: Path) -> Iterator[Shown]:
     if not best.is_dir():
         yield markup.paragraph("There is no model yet.", kind="quiet")
         return
-    hint = f"python -m trainables.analyse {best.name} --data SHARDS"
     try:
-        analyses = of_model(load(best), best / "model.safetensors")
+        analyses = current(best)
     except (AnalysisError, OSError) as error:
-        analyses, hint = (), f"{hint}  # {error}" if (best / "analysis").is_dir() else hint
-    if not analyses:
-        yield markup.paragraph("This model is not analysed. In the study's folder:", kind="quiet")
-        yield markup.command(hint)
+        why = f" ({error})" if (best / "analysis").is_dir() else ""
+        yield markup.paragraph(f"This model is not analysed{why}. In the study's folder:", kind="quiet")
+        yield markup.command("python -m trainables.analyse best --data SHARDS")
         return
     yield markup.paragraph(_facts(analyses[-1]))
     if missing := _left_out(analyses[-1]):

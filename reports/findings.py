@@ -67,7 +67,8 @@ def published(study: Study, result: Ranking) -> tuple[Comparable, ...]:
     """The papers' rows with verdicts: comparable ones first, each kind in the order of the study's record."""
     rows = [row for row in study.record.get("published", ()) if isinstance(row, Mapping)]
     corpus = str(study.record["data"].get("corpus", "unknown"))
-    judged = [Comparable(row, verdict(row, result, corpus=corpus)) for row in rows]
+    events = str((study.record.get("request") or {}).get("events") or "labels")
+    judged = [Comparable(row, verdict(row, result, corpus=corpus, events=events)) for row in rows]
     return tuple(sorted(judged, key=lambda item: item.verdict.trial is None))
 
 

@@ -397,16 +397,20 @@ def search_table(runs: pd.DataFrame, *, epochs: int, mode: str = "max") -> tuple
 # --- against the papers -------------------------------------------------------------------------------------
 
 
-def verdict(row: Mapping[str, Any], result: Ranking, *, corpus: str, mode: str = "max") -> Verdict:
+def verdict(
+    row: Mapping[str, Any], result: Ranking, *, corpus: str, mode: str = "max", events: str = ""
+) -> Verdict:
     """Compare a published row with our test runs of the same configuration, or else with the winner's.
 
+    A configuration is the same only with event labels from the same source, where `events` names ours.
     Compared in the row's own metric. Its ± becomes a standard deviation (`published_spread`), then Welch's
     test at 5 % on means of runs.
     """
     why = _not_comparable(row, corpus)
     if why or result.best is None:
         return _refused(why or "nothing of ours is confirmed yet")
-    same = next((s for s in result.standings if _agrees(row.get("values") or {}, s.config)), None)
+    labels = not events or row.get("events") in (None, "", events.removesuffix(":0"))
+    same = next((s for s in result.standings if labels and _agrees(row.get("values") or {}, s.config)), None)
     standing, against = (same, "the same configuration") if same else (result.best, "the winner")
     found = judge(standing.tests.get(str(row.get("metric")), summarise([])), row, mode)
     comparable = not found.word.startswith(NOT_COMPARABLE)
@@ -419,6 +423,8 @@ def judge(ours: Summary, row: Mapping[str, Any], mode: str = "max") -> Verdict:
         return _refused(
             f"ours has {ours.n or 'no'} test run{'s' if ours.n != 1 else ''}, a comparison needs 2"
         )
+    if row.get("value") is None:
+        return _refused("it prints no value")
     spread = published_spread(row.get("spread"), str(row.get("spread_kind", "")))
     if spread is None:
         return _refused("its ± is unknown")

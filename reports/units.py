@@ -14,6 +14,7 @@ MINUS = "−"
 SHARES = {
     "scene_accuracy": "scene accuracy",
     "scene_accuracy_macro": "scene accuracy (mean over scenes)",
+    "svm_accuracy": "scene accuracy of the SVM",
     "event_map": "event mAP",
     "event_auc": "event AUC",
     "event_auc_per_clip": "event AUC (mean over clips)",
@@ -22,6 +23,7 @@ SHARES = {
     "frame_f_macro": "event F-score over frames (mean over events)",
     "segment_f_micro": "event F-score over segments of 1 s",
     "segment_f_macro": "event F-score over segments of 1 s (mean over events)",
+    "event_lwlrap": "event lwlrap",
 }
 OF_AN_EVENT = {"frame_f": "F-score over frames of"}
 SPLITS = {"train": "training", "val": "validation", "test": "test"}

@@ -39,6 +39,12 @@ def loss_weight(trial: BaseTrial, name: str) -> float:
     return trial.suggest_float(name, 1e-3, 2.0, log=True)
 
 
+def auxiliary_share(trial: BaseTrial) -> float:
+    """α: weight of the auxiliary task's term, 1 - α being that of scenes, in steps of 0.01 from 0 to 0.99;
+    never 1, for the search is for scenes."""
+    return trial.suggest_float("alpha", 0.0, 0.99, step=0.01)
+
+
 def scene_weight(trial: BaseTrial) -> float:
     """Weight of scene_ce beside other terms, log scale, 0.1 … 2; never off, for the search is for scenes."""
     return trial.suggest_float("w_scene", 0.1, 2.0, log=True)
@@ -75,8 +81,8 @@ def learning_rate(trial: BaseTrial, low: float = 1e-4, high: float = 1e-2) -> fl
 
 
 def weight_decay(trial: BaseTrial) -> float:
-    """Decoupled weight decay, log scale, 1e-5 … 0.1. Ask only where the optimiser is adamw: the papers' Adam
-    has none.
+    """Weight decay, log scale, 1e-5 … 0.1: decoupled with adamw, else L2. Without adamw ask only in a family
+    whose paper has it so.
     """
     return trial.suggest_float("weight_decay", 1e-5, 0.1, log=True)
 
@@ -128,3 +134,33 @@ def gcn_layers(trial: BaseTrial) -> int:
 def gcn_dropout(trial: BaseTrial) -> float:
     """Probability of dropping a value after every graph convolution, 0 … 0.5."""
     return trial.suggest_float("gcn_dropout", 0.0, 0.5)
+
+
+def batch_size(trial: BaseTrial) -> int:
+    """Clips a step, where the papers' is not the default of 64."""
+    return trial.suggest_categorical("batch_size", [24, 64])
+
+
+def tag_layers(trial: BaseTrial, name: str, most: int) -> int:
+    """Fully-connected layers that a tag vector goes through before it is used, 0 … `most`."""
+    return trial.suggest_int(name, 0, most)
+
+
+def tag_width(trial: BaseTrial) -> int:
+    """Outputs of each such layer; 0 = as many as tags."""
+    return trial.suggest_categorical("tag_width", [0, 64, 128, 256])
+
+
+def filter_heads(trial: BaseTrial) -> int:
+    """Groups of filters, each with an attention of its own."""
+    return trial.suggest_categorical("heads", [2, 4, 8, 16, 32])
+
+
+def crop(trial: BaseTrial) -> float:
+    """Length of the random piece of a clip that a training step sees, s; 0 = the whole clip."""
+    return trial.suggest_categorical("crop", [0.0, 5.0])
+
+
+def code_width(trial: BaseTrial) -> int:
+    """Numbers in the code that the scene is classified from."""
+    return trial.suggest_categorical("code_width", [64, 128])

@@ -84,11 +84,12 @@ def _switches(dimension: str) -> bool:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:
-    """["key=value", …] → {key: value}. Raises ValueError for a setting without '=' or a key given twice."""
+    """["key=value", …] → {key: value}. Raises ValueError for a setting without '=' or a key given twice.
+    A value may be empty, as that of a text knob."""
     parsed: dict[str, str] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if not equals or not key or not value:
+        if not equals or not key:
             raise ValueError(f"--set {setting!r}: expected key=value, e.g. --set lr=0.001")
         if key in parsed:
             raise ValueError(f"--set {key} is given twice: {parsed[key]!r} and {value!r}")

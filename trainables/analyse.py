@@ -7,17 +7,6 @@ runs the model once over a split and writes analysis/SPLIT.json and analysis/SPL
 every clip, classifier weights and their coupling, t-SNE maps, Table X's statistics, and what they were made
 from. `python -m reports.analysis FOLDER` and the study's report draw them. The test split is read only when
 --split test asks for it, and the file's name says that it was.
-
-The arrays of SPLIT.npz (N clips, S scenes, E events, D dimensions; an absent one is named in "left_out"):
-
-clip             (N,) the clip's number in the split        scene        (N,) true scene, -1 unknown
-scene_logits     (N, S)                                     event_logits (N, E)
-scene_weight     (S, D) W_s                                 event_weight (E, D) W_e
-coupling         (S, E) W_se = W_s · W_eᵀ
-event_attention  (S, E) A_e, rows sum to 1                  scene_attention (E, S) A_s, rows sum to 1
-event_share      (S, E) share of a true scene's clips labelled with the event; NaN where none is known
-clip_map         (M, 2) t-SNE of the scene logits           clip_rows    (M,) which clips these are
-label_map        (S + E, 2) t-SNE of W_s and W_e together, scenes first
 """
 
 from __future__ import annotations
@@ -39,8 +28,9 @@ from torch import Tensor, nn
 
 from datasets.batch import Batch
 from datasets.shards import Index
-from datasets.source import Source, StreamSource
+from datasets.source import Source, open_source
 from searchspace.record import provenance
+from trainables.contract import answer
 from trainables.dependence import dependence
 from trainables.metrics import PRESENT, Scores
 from trainables.parts.coupling import attend
@@ -59,8 +49,10 @@ class Request:
 
     model: tyro.conf.Positional[Path]
     """A study's best/, one of its runs/, or the --out folder of trainables.train."""
-    data: Path
-    """Shard set; for a run the one it was trained on."""
+    data: str
+    """Shard set, a folder or a URL; for a run the one it was trained on."""
+    events: str = "labels"
+    """Event labels, as in training: labels, tags, tags>0.1, labels@0.8."""
     split: str = "val"
     """train, val or test; the test split is read only when named here."""
     out: Path | None = None
@@ -79,12 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
         if request.threads < 1:
             raise ValueError(f"--threads {request.threads}: expected at least 1")
         torch.set_num_threads(request.threads)
-        index = Index.load(request.data)
+        source = open_source(request.data, cache=None, events=request.events)
         written = analyse(
             request.model,
-            index,
+            source.index,
             request.split,
-            StreamSource(index).eval_batches(request.split, BATCH, device=_device()),
+            source.eval_batches(request.split, BATCH, device=_device()),
             out=request.out,
             seed=request.seed,
             distance=request.distance,
@@ -197,7 +189,7 @@ def run_over(model: nn.Module, batches: Iterable[Batch]) -> Rows:
     scores, coupled = Scores(), False
     parts: dict[str, list[Tensor]] = {}
     for batch in batches:
-        output = model(batch.waveform)
+        output = answer(model, batch)
         scores.add(output, batch)
         coupled = output.scene_from_event is not None
         said = {name: getattr(batch, name) for name in ("clip", "scene", "events", "event_known")}
@@ -215,7 +207,19 @@ def run_over(model: nn.Module, batches: Iterable[Batch]) -> Rows:
 def numbers(
     model: nn.Module, rows: Rows, *, seed: int, distance: Distance
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(arrays, {"coupled", "dependence", "maps", "left_out"}) as the module's docstring lists them."""
+    """(arrays of SPLIT.npz, {"coupled", "dependence", "maps", "left_out"} of SPLIT.json).
+
+    N clips, S scenes, E events, D dimensions; an absent array is named in "left_out":
+
+    clip             (N,) the clip's number in the split        scene        (N,) true scene, -1 unknown
+    scene_logits     (N, S)                                     event_logits (N, E)
+    scene_weight     (S, D) W_s                                 event_weight (E, D) W_e
+    coupling         (S, E) W_se = W_s · W_eᵀ
+    event_attention  (S, E) A_e, rows sum to 1                  scene_attention (E, S) A_s, rows sum to 1
+    event_share      (S, E) share of a true scene's clips labelled with the event; NaN where none is known
+    clip_map         (M, 2) t-SNE of the scene logits           clip_rows    (M,) which clips these are
+    label_map        (S + E, 2) t-SNE of W_s and W_e together, scenes first
+    """
     left_out: list[str] = []
     clip_map, clip_rows, about_clips = tsne(rows.scene_logits, seed=seed)
     arrays = {

@@ -60,6 +60,25 @@ Term = Callable[[JointOutput, Batch], Tensor]
 Relabel = Callable[[Batch, int, int], Batch]
 
 
+def tags_read(model: object) -> int:
+    """How many numbers of a tag vector the model reads: its `reads_tags`, also inside DDP; 0 without one."""
+    return getattr(getattr(model, "module", model), "reads_tags", 0)
+
+
+def answer(model: nn.Module, batch: Batch) -> JointOutput:
+    """`model(waveform)`, of a model with `reads_tags` `model(waveform, tags)`: whoever has a batch asks
+    here."""
+    return model(batch.waveform, batch.tags) if tags_read(model) else model(batch.waveform)
+
+
+def answer_features(model: Any, x: Tensor, tags: Tensor | None = None) -> JointOutput:
+    """The same from features (B, C, T, F) on. `tags` (B, K); None = zeros, where only shapes matter."""
+    count = tags_read(model)
+    if not count:
+        return model.from_features(x)
+    return model.from_features(x, x.new_zeros(len(x), count) if tags is None else tags)
+
+
 def event_targets(output: JointOutput, batch: Batch) -> tuple[Tensor, Tensor]:
     """(labels, known), each of the shape of `output.event_logits`."""
     if output.event_columns is None:
@@ -98,7 +117,8 @@ class Family:
     name       as in the registry
     config     frozen dataclass of plain values; its defaults are the paper's best setting
     build      (config, labels, audio) -> module with `frontend`, `from_features` and `forward`; any module
-               inside may be a FitsLabels
+               inside may be a FitsLabels. With a number `reads_tags` above 0 the last two take the clips'
+               tags (B, `reads_tags`) as well
     terms      config -> {name: term}; every term is a scalar tensor, unweighted
     weights    config -> {name: weight}; the same names as `terms`
     suggest    (trial, labels) -> {knob: value}; knobs not returned keep the config's defaults
@@ -106,6 +126,8 @@ class Family:
     frame_hop  seconds from frame to frame where the family learns the events of each; None: it does not
     relabel    config -> what makes of a training batch one with other labels, given the run's seed and the
                epoch (from 0); None leaves labels alone. Validation and test keep their labels
+    svm_kernels  config -> kernels of the SVMs to fit on the trained model's `scene_embedding`
+               (trainables/evaluators.py), () for none
     """
 
     name: str
@@ -117,3 +139,4 @@ class Family:
     published: tuple[Published, ...]
     frame_hop: Fraction | None = None
     relabel: Callable[[Any], Relabel | None] = lambda config: None
+    svm_kernels: Callable[[Any], tuple[str, ...]] = lambda config: ()

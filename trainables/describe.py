@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from datasets.labels import LabelSpace
 from searchspace.pins import parse_settings
-from trainables.contract import AudioFormat
+from trainables.contract import AudioFormat, answer_features
 from trainables.memory import training_memory
 from trainables.recipe import configure
 from trainables.registry import family
@@ -41,6 +41,8 @@ class Request:
     """Number of scene classes."""
     events: int = 527
     """Number of event classes."""
+    tags: int = 80
+    """Length of the clips' tag vectors, for families that read them; 0 = none."""
     seconds: float = 10.0
     """Length of a clip, s."""
     sample_rate: int = 44100
@@ -125,7 +127,7 @@ class FromFeatures(nn.Module):
         self.model = model
 
     def forward(self, x: torch.Tensor) -> Any:
-        return self.model.from_features(x)  # type: ignore[operator]
+        return answer_features(self.model, x)
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -171,11 +173,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _labels(request: Request) -> LabelSpace:
-    for name in ("scenes", "events"):
+    for name in ("scenes", "events", "tags"):
         if getattr(request, name) < (1 if name == "scenes" else 0):
             raise ValueError(f"--{name} {getattr(request, name)}: expected a number of classes")
     scenes = tuple(f"scene {i}" for i in range(request.scenes))
-    return LabelSpace(scenes, tuple(f"event {i}" for i in range(request.events)))
+    events, tags = (
+        tuple(f"{kind} {i}" for i in range(count))
+        for kind, count in (("event", request.events), ("tag", request.tags))
+    )
+    return LabelSpace(scenes, events, tags=tags)
 
 
 def _audio(request: Request) -> AudioFormat:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from datasets.batch import Batch
-from trainables.contract import Term
+from trainables.contract import Term, answer
 from trainables.losses import known_clips, total
 from trainables.metrics import Scores
 
@@ -23,7 +23,7 @@ class Diverged(ArithmeticError):
 
 
 def train_epoch(
-    model: Callable[[Tensor], object],
+    model: nn.Module,
     parameters: list[nn.Parameter],
     terms: Mapping[str, Term],
     weights: Mapping[str, float],
@@ -61,9 +61,9 @@ def train_epoch(
         group = min(accumulate, steps - step // accumulate * accumulate)
         last_of_group = (step + 1) % accumulate == 0 or step + 1 == steps
         with _sync_only_if(model, last_of_group):
-            with _autocast(batch.waveform.device, autocast):
-                output = model(batch.waveform)
-            values = {name: term(output, batch) for name, term in terms.items()}  # type: ignore[arg-type]
+            with autocasting(batch.waveform.device, autocast):
+                output = answer(model, batch)
+            values = {name: term(output, batch) for name, term in terms.items()}
             known = {name: known_clips(term, batch) for name, term in terms.items()}
             shares = _shares(known)
             loss = total({name: value * shares[name] for name, value in values.items()}, weights)
@@ -112,8 +112,8 @@ def evaluate(
     scores, clips = Scores(segment), 0
     try:
         for batch in batches:
-            with _autocast(batch.waveform.device, autocast):
-                output = model(batch.waveform)
+            with autocasting(batch.waveform.device, autocast):
+                output = answer(model, batch)
             for name, term in terms.items():
                 known = known_clips(term, batch).double()
                 sums[name] = sums.get(name, 0.0) + term(output, batch).double() * known
@@ -218,7 +218,7 @@ class _Timed:
             yield batch
 
 
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
+def autocasting(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 

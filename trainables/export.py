@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from torch import nn
 
 from datasets.events import parse_events, with_events
 from datasets.labels import LabelSpace
-from datasets.shards import Index, check_unused
+from datasets.shard_writer import check_unused
+from datasets.shards import Index
 from searchspace.study import Job, Ledger
 from trainables import checkpoint
 from trainables.contract import AudioFormat
@@ -37,16 +38,18 @@ from trainables.registry import family
 def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """(model in eval mode on the CPU, its description) from a folder `export_best` wrote.
 
-    The description holds "family", "values", "scenes", "events", "audio" {sample_rate Hz, channels, samples},
-    "run" and "metrics". Raises FileNotFoundError if the folder holds no model, ValueError if what it holds is
-    damaged.
+    The description holds "family", "values", "scenes", "events", "tags" of the shards (None, or {names,
+    model, checksum}: a model with `reads_tags` needs those of this teacher), "audio" {sample_rate Hz,
+    channels, samples}, "run" and "metrics". Raises FileNotFoundError if the folder holds no model, ValueError
+    if what it holds is damaged.
     """
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file() or not (folder / DESCRIPTION).is_file():
         raise FileNotFoundError(f"{folder}: no model there (expected {WEIGHTS} and {DESCRIPTION})")
     try:
         about = json.loads((folder / DESCRIPTION).read_text())
-        labels = LabelSpace(tuple(about["scenes"]), tuple(about["events"]))
+        tags = tuple((about.get("tags") or {}).get("names", ()))
+        labels = LabelSpace(tuple(about["scenes"]), tuple(about["events"]), tags=tags)
         config, _ = configure(about["family"], about["values"])
         model = family(about["family"]).build(config, labels, AudioFormat(**about["audio"]))
         model.load_state_dict(load_file(folder / WEIGHTS))
@@ -108,11 +111,14 @@ def _write(run: Path, out: Path, about: Mapping[str, Any], index: Index) -> Path
         "values": state["values"],
         "scenes": list(index.labels.scenes),
         "events": list(index.labels.events),
+        "tags": asdict(index.tags) if index.tags else None,
         "features": state.get("features", ""),
         "audio": {"sample_rate": index.sample_rate, "channels": index.channels, "samples": index.samples},
         "data": {"corpus": index.corpus, "checksum": index.checksum, "licence": index.licence},
     }
     (fresh / DESCRIPTION).write_text(json.dumps(description, indent=1, default=lambda number: number.item()))
+    if (out / "analysis").is_dir():  # each says which weights it was made from
+        shutil.copytree(out / "analysis", fresh / "analysis")
     shutil.rmtree(out, ignore_errors=True)
     os.replace(fresh, out)
     return out

@@ -29,7 +29,8 @@ class RunFolder:
 
     def __init__(self, path: Path, run: Run, provenance: Mapping[str, Any], *, writer: bool = True) -> None:
         self.path, self.run, self.writer = Path(path), run, writer
-        self._saved = 0.0
+        if checkpoint.exists(self._checkpoint):
+            run.load(self._checkpoint)  # first: another run's folder is left as it is
         if writer:
             self.path.mkdir(parents=True, exist_ok=True)
             record = {
@@ -42,9 +43,6 @@ class RunFolder:
             _write_json(
                 self.path / "run.json", {**provenance, **record, "data_checksum": run.source.index.checksum}
             )
-        if checkpoint.exists(self._checkpoint):
-            run.load(self._checkpoint)
-        if writer:
             self._forget_after(run.epoch)
         self._saved = time.monotonic()
 

@@ -154,7 +154,7 @@ def known_clips(term: Term, batch: Batch) -> Tensor:
     if term is scene_ce:
         return batch.scene.sum()
     if term in (event_bce, event_mse):
-        return batch.event_known.mean(1).sum()
+        return batch.event_known.sum() / max(1, batch.event_known.shape[1])
     if term is frame_bce:
         return (batch.frame_known.mean(1) * batch.event_known.mean(1)).sum()
     scene_known = (batch.scene.sum(1, keepdim=True) > 0).float()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from trainables.contract import answer_features
 from trainables.engine import make_optimiser
 
 
@@ -48,13 +48,12 @@ def kept_for_backward(model: nn.Module, x: Tensor, autocast: torch.dtype | None 
             kept[_storage(tensor)] = tensor
         return tensor
 
-    found: Any = model
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         _inputs_of_checkpoints(model, keep),
         torch.autocast("cpu", autocast, enabled=autocast is not None),
     ):
-        output = found.from_features(x)
+        output = answer_features(model, x)
     del output
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 

@@ -38,7 +38,7 @@ class Scores:
             "scene_logits": output.scene_logits.detach().float(),
             "scene": batch.scene,
         }
-        if output.event_logits is not None:
+        if output.event_logits is not None and output.event_logits.shape[1]:
             rows["event_probabilities"] = output.event_logits.detach().float().sigmoid()
             rows["events"], rows["event_known"] = event_targets(output, batch)
         if batch.frames.shape[1]:
@@ -67,8 +67,8 @@ class Scores:
 
     def compute(self) -> dict[str, float]:
         """scene_accuracy, scene_accuracy_macro; with an event branch event_map, event_auc,
-        event_auc_per_clip; where frame labels were asked for scene_f_macro, and with frame logits those of
-        `frame_metrics`.
+        event_auc_per_clip, event_lwlrap; where frame labels were asked for scene_f_macro, and with frame
+        logits those of `frame_metrics`.
 
         Each in [0, 1] but the error rates, which may be larger; NaN where nothing is to be averaged or a
         score is not a number.
@@ -87,6 +87,7 @@ class Scores:
             metrics["event_map"] = _nan_mean(average_precision(scores, present, known))
             metrics["event_auc"] = _nan_mean(roc_auc(scores, present, known))
             metrics["event_auc_per_clip"] = _nan_mean(roc_auc(scores.T, present.T, known.T))
+            metrics["event_lwlrap"] = lwlrap(scores, present, known)
         if "frame_tp" in rows:
             metrics |= frame_metrics(rows)
         return metrics
@@ -158,6 +159,24 @@ def roc_auc(scores: np.ndarray, present: np.ndarray, known: np.ndarray) -> np.nd
     return np.where(_usable(scores, known), auc, np.nan)
 
 
+def lwlrap(scores: np.ndarray, present: np.ndarray, known: np.ndarray) -> float:
+    """Label-weighted label-ranking average precision of `scores` (N, E) over the entries where `known` (N, E)
+    is true; DCASE 2019 Task 2.
+
+    Every event present in a clip counts once: with the share of present ones among the clip's known events
+    that score at least as high. Where scores tie that is the lower value, whatever the events' order
+    (scikit-learn's label ranking; the challenge's own code takes the order of a sort). NaN where no known
+    event is present, or a score is not a number.
+    """
+    present = present & known
+    weight = present.sum(1)  # labels of a clip; average precision is their mean precision
+    if not weight.any() or not _usable(scores, known).all():
+        return math.nan
+    labelled = weight > 0
+    precision = average_precision(scores[labelled].T, present[labelled].T, known[labelled].T)
+    return float((precision * weight[labelled]).sum() / weight.sum())
+
+
 def _event_rows(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows["event_probabilities"], rows["events"] >= PRESENT, rows["event_known"] > 0
 
@@ -169,6 +188,8 @@ def _usable(scores: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _confusion(logits: np.ndarray, scene: np.ndarray) -> np.ndarray:
     known = scene.sum(1) > 0
     size = scene.shape[1]
+    if not size:
+        return np.zeros((0, 0), dtype=np.int64)
     cells = scene[known].argmax(1) * size + logits[known].argmax(1)
     return np.bincount(cells, minlength=size * size).reshape(size, size)
 

@@ -25,6 +25,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "scene_accuracy": Metric("max", "share of clips whose scene is right, 0-1"),
     "scene_accuracy_macro": Metric("max", "mean of the scenes' recalls, 0-1; the papers' accuracy"),
+    "svm_accuracy": Metric("max", "scene_accuracy of an SVM on the model's codes, 0-1; last epoch only"),
     "event_map": Metric("max", "mean over events of average precision, 0-1"),
     "event_auc": Metric("max", "mean over events of the area under the ROC curve, 0-1"),
     "event_auc_per_clip": Metric(
@@ -39,6 +40,9 @@ METRICS: dict[str, Metric] = {
     "segment_f_micro": Metric("max", "F-score of events over segments of 1 s, 0-1"),
     "segment_f_macro": Metric("max", "mean over events of the F-score over segments of 1 s, 0-1"),
     "segment_error_rate": Metric("min", "error rate over segments of 1 s, from 0"),
+    "event_lwlrap": Metric(
+        "max", "mean over the events present of the precision at their rank in the clip, 0-1; DCASE Task 2's"
+    ),
     "loss": Metric("min", "weighted sum of the loss terms"),
     "clips_per_second": Metric("max", "training speed, clips/s over all workers"),
     "data_wait": Metric("min", "share of an epoch's time spent waiting for data, 0-1"),

@@ -34,7 +34,7 @@ def here(index: Index, family: str, events: str | None, epochs: int) -> Here:
     return Here(
         corpus=index.corpus,
         events=bool(index.labels.events),
-        tags=index.tags is not None,
+        tags=len(index.tags.names) if index.tags else 0,
         asked_events=events,
         epochs=epochs,
         random_validation=shares_sites(*([clip.key for _, clip in split] for split in splits)),

@@ -104,7 +104,7 @@ def parse_pins(family_name: str, settings: Mapping[str, str]) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"--set {name}={text}: {error}") from None
         if name == "pretrained":
-            choices = tuple(_readable(path) for path in choices)
+            choices = tuple(path and _readable(path) for path in choices)
         pins[name] = choices if len(choices) > 1 else choices[0]
     choices_of = {name: pin if isinstance(pin, tuple) else (pin,) for name, pin in pins.items()}
     for name, choices in choices_of.items():

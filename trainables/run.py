@@ -23,6 +23,7 @@ from datasets.source import Source
 from trainables import checkpoint
 from trainables.contract import AudioFormat, FitsLabels
 from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
+from trainables.evaluators import choose_svm, codes
 from trainables.frame_metrics import SEGMENT
 from trainables.metrics import Scores
 from trainables.parts.batchnorm import synchronise
@@ -63,12 +64,12 @@ class Run:
         self.device, self.rank, self.world, self.epoch = torch.device(device), rank, world, 0
         self.config, self.recipe = configure(family_name, values)
         self.values = asdict(self.config) | asdict(self.recipe)
-        fam, index = family(family_name), source.index
-        self.terms, self.weights = fam.terms(self.config), fam.weights(self.config)
-        self.relabel = fam.relabel(self.config)
+        self.family, index = family(family_name), source.index
+        self.terms, self.weights = self.family.terms(self.config), self.family.weights(self.config)
+        self.relabel = self.family.relabel(self.config)
         _be_repeatable()
         torch.manual_seed(seed)
-        self.model = fam.build(
+        self.model = self.family.build(
             self.config, index.labels, AudioFormat(index.sample_rate, index.channels, index.samples)
         )
         self.start = None
@@ -139,7 +140,7 @@ class Run:
         batches = self.source.eval_batches(
             split, EVAL_BATCH * self.world, rank=self.rank, world=self.world, device=str(self.device)
         )
-        hop = family(self.family_name).frame_hop
+        hop = self.family.frame_hop
         losses, scores = evaluate(
             self.model,
             self.terms,
@@ -148,7 +149,22 @@ class Run:
             autocast=self._autocast(),
             segment=round(SEGMENT / hop) if hop else 1,
         )
-        return losses | scores.compute(), scores
+        return losses | scores.compute() | self._svm(split), scores
+
+    def _svm(self, split: str) -> dict[str, float]:
+        """After the last epoch, "svm_accuracy" where the family asks for it; every rank reads all clips."""
+        kernels = self.family.svm_kernels(self.config)
+        if not kernels or self.epoch < self.epochs:
+            return {}
+        read = {
+            name: codes(
+                self.model,
+                self.source.eval_batches(name, EVAL_BATCH, device=str(self.device)),
+                autocast=self._autocast(),
+            )
+            for name in {"train", "val", split}
+        }
+        return {"svm_accuracy": choose_svm(read["train"], read["val"], kernels).accuracy(read[split])}
 
     def save(self, folder: Path) -> None:
         """Everything needed to go on, to `folder`, in one step (rank 0 calls it); after the last epoch, the
@@ -165,10 +181,14 @@ class Run:
         data)."""
         tensors, state = checkpoint.load(folder)
         for name, ours in self._identity().items():
-            if state.get(name) != ours:
+            theirs = state.get(name)
+            if theirs != ours:
                 why = " (another shard set, or other --events)" if name == "data" else ""
+                if isinstance(theirs, dict) and isinstance(ours, dict):  # only the knobs that differ
+                    knobs = sorted(k for k in theirs | ours if theirs.get(k) != ours.get(k))
+                    theirs, ours = ({k: v.get(k) for k in knobs} for v in (theirs, ours))
                 raise checkpoint.CheckpointError(
-                    f"{folder}: {name} of the checkpoint is {state.get(name)!r}, this run's is {ours!r}{why}"
+                    f"{folder}: {name} of the checkpoint is {theirs!r}, this run's is {ours!r}{why}"
                 )
         self.model.load_state_dict(_under("model/", tensors))
         if "optimiser" in state:

@@ -28,7 +28,14 @@ from trainables.recipe import parse_pins
 from trainables.registry import family
 from trainables.run import Run
 
-SHOWN = ("train/loss", "val/loss", "val/scene_accuracy", "val/event_map", "train/clips_per_second")
+SHOWN = (
+    "train/loss",
+    "val/loss",
+    "val/scene_accuracy",
+    "val/svm_accuracy",
+    "val/event_map",
+    "train/clips_per_second",
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ def train(request: Request) -> int:
     for name, value in values.items():
         if isinstance(value, tuple):
             raise ValueError(f"--set {name}={','.join(map(str, value))}: one value is trained at a time")
+    _refuse_other_folder(request.out)
     torch.set_num_threads(request.threads)
     keep_freed_pages()
     cache = None if request.stream else default_cache()
@@ -112,6 +120,8 @@ def train(request: Request) -> int:
         }
         folder = RunFolder(request.out, run, about)
         step, test = folder.next_epoch, folder.test
+    if run.epoch:
+        print(f"{run.epoch} of {run.epochs} epochs are already in {request.out}", flush=True)
     while run.epoch < run.epochs:
         metrics = step()
         print(f"epoch {run.epoch}/{run.epochs}  " + _line(metrics), flush=True)
@@ -121,6 +131,13 @@ def train(request: Request) -> int:
             + "  ".join(f"{k} {v:.4f}" for k, v in test().items() if "term/" not in k and "loss/" not in k)
         )
     return 0
+
+
+def _refuse_other_folder(out: Path | None) -> None:
+    if out and out.exists() and not (out / "run.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(
+            f"--out {out}: holds something else; expected a new folder, or a run's to go on"
+        )
 
 
 def _line(metrics: dict[str, float]) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 
 from datasets.shards import Index
 from trainables import checkpoint
-from trainables.contract import AudioFormat
+from trainables.contract import AudioFormat, tags_read
 from trainables.export import DESCRIPTION, WEIGHTS, load_model
 from trainables.recipe import configure
 from trainables.registry import family
@@ -34,8 +34,8 @@ def open_trained(folder: str | Path, index: Index) -> Trained:
     """The model in `folder`, fit for the clips of `index`.
 
     Raises ValueError in one line: no such folder, neither a run nor an exported model, no checkpoint kept, a
-    damaged one, other labels, another audio format or (for a run, which knows no label names) other data than
-    `index`.
+    damaged one, other labels or tags, another audio format or (for a run, which knows no label names) other
+    data than `index`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -60,6 +60,8 @@ def _exported(folder: Path, index: Index) -> Trained:
     if described["audio"] != ours:
         raise ValueError(f"{folder} takes {_audio(described['audio'])}; {index.root} holds {_audio(ours)}")
     model, described = load_model(folder)
+    if tags_read(model):
+        _refuse_other_tags(folder, described["tags"], index)
     run = described.get("run", {})
     record = _json(folder.parent / str(run.get("folder", "")) / "run.json")
     about = {
@@ -111,6 +113,15 @@ def _refuse_other_labels(folder: Path, described: dict[str, Any], index: Index) 
         only = [name for name in theirs if name not in ours] or [name for name in ours if name not in theirs]
         why = f"{only[0]!r} is in one of them only" if only else "their order differs"
         raise ValueError(f"{folder} knows {len(theirs)} {kind}, {index.root} has {len(ours)}: {why}")
+
+
+def _refuse_other_tags(folder: Path, theirs: dict[str, Any], index: Index) -> None:
+    read = f"{folder} reads the {len(theirs['names'])} tags of {theirs['model']} ({theirs['checksum'][:12]})"
+    if index.tags is None:
+        raise ValueError(f"{read}; {index.root} has none: python -m trainables.teacher writes them")
+    if index.tags.checksum != theirs["checksum"] or index.tags.names != tuple(theirs["names"]):
+        ours = f"{len(index.tags.names)} of {index.tags.model} ({index.tags.checksum[:12]})"
+        raise ValueError(f"{read}; {index.root} holds {ours}")
 
 
 def _audio(audio: dict[str, int]) -> str:

@@ -1,7 +1,8 @@
 """Every figure twice: an info function (plain values, tested exactly) and a draw function (ink only).
 
 An info whose `note` is not empty has nothing to draw and says why. Scores keep their own unit until drawn.
-`search`, `confirmed` and `winner` draw a study; `maps` and `relations` draw what its model has learned.
+`search`, `confirmed` and `winner` draw a study, `sweeps` a paper's table along one quantity; `maps` and
+`relations` draw what a study's model has learned.
 """
 
 from reports.figures.confirmed import Confirmation, confirmation, draw_confirmation
@@ -19,6 +20,7 @@ from reports.figures.search import (
     search_history,
     slices,
 )
+from reports.figures.sweeps import Sweep, data_sweep, draw_sweep, table_sweep
 from reports.figures.winner import (
     Confusion,
     EventPrecision,
@@ -39,8 +41,10 @@ __all__ = [
     "SearchHistory",
     "Slice",
     "Slices",
+    "Sweep",
     "confirmation",
     "confusion",
+    "data_sweep",
     "draw_confirmation",
     "draw_confusion",
     "draw_event_precision",
@@ -48,9 +52,11 @@ __all__ = [
     "draw_learning_curves",
     "draw_search_history",
     "draw_slices",
+    "draw_sweep",
     "event_precision",
     "importance",
     "learning_curves",
     "search_history",
     "slices",
+    "table_sweep",
 ]

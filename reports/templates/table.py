@@ -6,7 +6,7 @@ from pathlib import Path
 
 from IPython.display import display
 
-from reports import collect, drawing, markup, paper_table, tables, units
+from reports import collect, drawing, figures, markup, paper_table, tables, units
 
 study = collect.load(Path.cwd())
 found = paper_table.paper_table(study)
@@ -39,6 +39,20 @@ display(
         ": the paper's value, the bar its largest deviation.",
     )
 )
+
+# %%
+swept = figures.table_sweep(study)
+if swept.lines:
+    display(
+        *markup.figure(
+            figures.draw_sweep,
+            swept,
+            f"The rows' scores against {swept.of}",
+            markup.Tint("Blue", drawing.BLUE),
+            f": mean ± standard deviation of every row against {swept.of}, dots are single seeds; dashed: "
+            f"row #{study.record['table']['baseline']}.",
+        )
+    )
 
 # %%
 apart = paper_table.knob_table(study, found)

@@ -327,3 +327,26 @@ def test_a_failing_server_is_one_line_and_the_same_command_goes_on(
     faults.seen.clear()
     assert download.main(command) == 0
     assert asked_ranges(faults)[0].startswith("bytes=15")
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tar.xz", "a.zip"])
+def test_a_flipped_byte_in_an_archive_is_one_line(tmp_path: Path, name: str) -> None:
+    """tarfile stops reading before it would come to a stream's own checksum."""
+    content = np.random.default_rng(0).bytes(100_000)
+    archive = tmp_path / name
+    if name.endswith("zip"):
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
+            made.writestr("x.wav", content)
+    else:
+        with tarfile.open(archive, f"w:{name[-2:]}") as tar:
+            info = tarfile.TarInfo("x.wav")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    out = tmp_path / "out"
+    out.mkdir()
+    assert unpack(archive, out)[0].read_bytes() == content
+    damaged = bytearray(archive.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    archive.write_bytes(damaged)
+    with pytest.raises(UnpackError, match=f"^{name}: can't be unpacked: "):
+        unpack(archive, out)

@@ -13,7 +13,8 @@ from sounds import tone
 from datasets.frames import clip_frames, frame_span
 from datasets.labels import LabelSpace
 from datasets.mix import open_sources
-from datasets.shards import ClipLabels, Index, Sample, ShardError, make_index, read_labels, write_split
+from datasets.shard_writer import Sample, write_split
+from datasets.shards import ClipLabels, Index, ShardError, make_index, read_labels
 
 HOP = Fraction(20, 1000)
 

@@ -9,7 +9,8 @@ import pytest
 from datasets import inspect
 from datasets.labels import LabelSpace
 from datasets.picture import percent, relation
-from datasets.shards import ClipLabels, Index, Sample, make_index, read_labels, write_split
+from datasets.shard_writer import Sample, write_split
+from datasets.shards import ClipLabels, Index, make_index, read_labels
 
 
 def test_counts_against_a_slow_loop(tiny: Index) -> None:

@@ -13,7 +13,8 @@ from test_decode import encoded
 from datasets import mix, plan
 from datasets.batch import Batch
 from datasets.labels import LabelSpace
-from datasets.shards import ClipLabels, Index, Sample, ShardError, Tags, make_index, write_split
+from datasets.shard_writer import Sample, write_split
+from datasets.shards import ClipLabels, Index, ShardError, Tags, make_index
 from datasets.source import StreamSource, open_source
 
 SCENES = LabelSpace(("park", "tram"), ("bird",))

@@ -11,18 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.labels import LabelSpace
-from datasets.shards import (
-    ClipLabels,
-    Index,
-    Sample,
-    ShardError,
-    clip_key,
-    make_index,
-    read_labels,
-    read_members,
-    unique_keys,
-    write_split,
-)
+from datasets.shard_writer import Sample, clip_key, unique_keys, write_split
+from datasets.shards import ClipLabels, Index, ShardError, make_index, read_labels, read_members
 
 FACTS = {
     "corpus": "c",
@@ -112,6 +102,8 @@ def test_writer_refuses_keys_that_would_not_come_back(tmp_path: Path, key: str) 
         (lambda r: edit(r, scenes=["a", "a"]), "scene labels must be distinct"),
         (lambda r: edit(r, splits=3), "index.json: "),
         (lambda r: edit(r, checksum="../../x"), "checksum is not a SHA-256"),
+        (lambda r: edit(r, checksum="0" * 64), "is not that of the shards, labels and format listed"),
+        (lambda r: edit(r, scenes=["b", "a"]), "the index was changed after it was written"),
         (lambda r: edit(r, samples=10**12), "the limit is 268435456 samples in all channels"),
         (lambda r: edit(r, channels=0), "channels 0: at least 1"),
         (lambda r: edit(r, sample_type="object"), "sample_type 'object' is not one of: int16, float32"),

@@ -168,7 +168,8 @@ def test_batches_that_are_kept_are_not_overwritten(tiny: Index) -> None:
 def test_short_clips_end_in_zeros(tmp_path: Path) -> None:
     from test_decode import encoded
 
-    from datasets.shards import Sample, make_index, write_split
+    from datasets.shard_writer import Sample, write_split
+    from datasets.shards import make_index
 
     rng = np.random.default_rng(0)
     sounds = [rng.integers(-999, 999, (n, 1)).astype(np.int16) for n in (50, 80)]

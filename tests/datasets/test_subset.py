@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from datasets import subset
 from datasets.cache import open_cached
+from datasets.inspect import contents, report
 from datasets.labels import LabelSpace
 from datasets.shards import ClipLabels, Index, ShardError, read_labels, read_members
 from datasets.source import StreamSource, open_source
@@ -204,13 +205,14 @@ def test_the_command(tiny: Index, tmp_path: Path, capsys: pytest.CaptureFixture)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "nothing to leave out: give --events, --names or --hours"),
+        ((), "nothing to leave out: give --events, --names, --hours or --only"),
         (("--events", 99), "99 events: the shard set has 12"),
         (("--events", 3, "--choose", "most"), "--choose most needs --scores"),
         (("--events", 3, "--names", "x"), "--events 3 and names: give one of them"),
         (("--names", "x"), "event 'x' is not one of the 12 known"),
         (("--hours", 9), "9 hours: there are 0.003 hours"),
         (("--events", 3, "--choose", "top", "--scores", "/nowhere.npy"), "/nowhere.npy"),
+        (("--events", 3, "--choose", "most", "--scores", "/nowhere"), "/nowhere: no such folder"),
         (("--events", 3, "--scores", "x.npy"), "--scores needs --events and --choose"),
     ],
 )
@@ -229,3 +231,56 @@ def test_scores_that_hold_objects_are_refused(
     words = ("--events", 3, "--choose", "most", "--scores", tmp_path / "scores.npy", "--out", tmp_path / "o")
     assert run(tiny.root, *words) == 2
     assert "not a .npy file of numbers" in capsys.readouterr().err
+
+
+def test_a_teachers_tags_of_another_shard_set_choose_the_classes(tagged: Index, tmp_path: Path) -> None:
+    """By name, whatever the order of the tags; the uncorrelated ones are those with the least."""
+    names = ("tag 3", "tag 0", "tag 4", "tag 1")
+    scores = subset.tag_scores(tagged, names)
+    slow = dict.fromkeys(names, 0.0)
+    for batch in StreamSource(tagged).eval_batches("train", 7):
+        for clip in batch.tags.tolist():
+            for name in names:
+                slow[name] += clip[int(name[-1])]
+    assert scores.tolist() == pytest.approx(list(slow.values()))
+    with pytest.raises(ValueError, match="its 5 tags have none for the event 'bell'"):
+        subset.tag_scores(tagged, ("tag 1", "bell"))
+
+
+def test_one_kind_of_labels_is_kept_and_the_other_passed_over(tiny: Index, tmp_path: Path) -> None:
+    whole = list(StreamSource(tiny).eval_batches("val", 100))[0]
+    scenes = subset.write(subset.subset(tiny, None, None, seed=0, only="scenes"), tmp_path / "scenes")
+    events = subset.write(subset.subset(tiny, None, None, seed=0, only="events"), tmp_path / "events")
+    assert len({scenes.checksum, events.checksum, tiny.checksum}) == 3
+    assert (scenes.labels.events, events.labels.scenes) == ((), ())
+    for open_it in (StreamSource, lambda index: open_source(index.root, cache=tmp_path / "cache")):
+        (one,) = open_it(Index.load(scenes.root)).eval_batches("val", 100)
+        (other,) = open_it(Index.load(events.root)).eval_batches("val", 100)
+        assert torch.equal(one.scene, whole.scene) and one.events.shape == (17, 0)
+        assert torch.equal(other.events, whole.events) and other.scene.shape == (17, 0)
+    for index in (scenes, events):
+        found = {split: contents(index, split) for split in index.splits}
+        assert found["val"].clips == 17 and report(index, found)
+    with pytest.raises(ValueError, match="only scenes: this shard set has no scenes"):
+        subset.subset(events, None, None, seed=0, only="scenes")
+
+
+def test_clips_without_the_kept_label_are_left_out(tiny: Index, tmp_path: Path) -> None:
+    chosen = subset.subset(tiny, tiny.labels.events[:2], None, seed=0, only="events")
+    expected = subset.subset(tiny, tiny.labels.events[:2], None, seed=0)
+    assert chosen.splits["train"].clips == expected.splits["train"].clips
+    assert contents(chosen, "train").events.tolist() == contents(expected, "train").events.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "scenes", "--events", "2"], "--only scenes leaves no event classes to choose"),
+        ([], "nothing to leave out: give --events, --names, --hours or --only"),
+    ],
+)
+def test_what_the_command_refuses_of_kinds(
+    options: list[str], message: str, tiny: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert subset.main([str(tiny.root), "--out", str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err

@@ -12,9 +12,9 @@ import torch
 
 from datasets.cache import open_cached
 from datasets.decode import decode_array, decode_tags
-from datasets.shards import Index, ShardError, make_index, read_members
+from datasets.shards import Index, ShardError, Tags, make_index, read_members
 from datasets.source import open_source
-from datasets.tagged import write_tagged
+from datasets.tagged import tagged_index, write_tagged
 
 
 def every(index: Index, split: str, cache: Path | None) -> torch.Tensor:
@@ -128,9 +128,8 @@ def test_what_is_not_k_probabilities_is_refused_with_the_clips_name(data: bytes 
 def test_an_index_that_promises_tags_the_tars_do_not_hold_is_found_out(tiny: Index, tmp_path: Path) -> None:
     root = tmp_path / "shards"
     shutil.copytree(tiny.root, root)
+    tagged_index(Index.load(root), tiny.splits, Tags(("a", "b"), "m", "0"), root).save()
     record = json.loads((root / "index.json").read_text())
-    record["tags"] = {"names": ["a", "b"], "model": "m", "checksum": "0"}
-    (root / "index.json").write_text(json.dumps(record))
     with pytest.raises(ShardError, match="no tags.npy; index.json promises 2 tags"):
         next(open_source(root, cache=None).eval_batches("val", 4))
     with pytest.raises(ShardError, match="no tags.npy; index.json promises 2 tags"):

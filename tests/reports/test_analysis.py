@@ -229,7 +229,8 @@ def test_a_study_shows_its_model_or_says_how_to(tmp_path: Path) -> None:
     (best / "model.safetensors").write_bytes(b"weights")
     assert "python -m trainables.analyse best --data SHARDS" in said()
     folders.write(best)
-    assert "This model is not analysed" in said()  # it is, but these are another model's
+    assert "This model is not analysed" in said() and "before its model changed" in said()
+    assert analysis_page.main([str(best)]) == 2 and not (best / "analysis.html").exists()
     record = best / "analysis" / "val.json"
     model = json.loads(record.read_text())["model"]
     model["sha256"] = hashlib.sha256(b"weights").hexdigest()

@@ -13,7 +13,7 @@ import study_folders as folders
 from scipy import stats
 
 import reports
-from reports import collect, paper_table, rank
+from reports import collect, drawing, paper_table, rank
 from reports.__main__ import summary
 
 # The single runs behind two cells of Hou et al.'s Table III (TUT2018, AST).
@@ -124,6 +124,20 @@ def test_verdicts(tmp_path: Path) -> None:
     assert "The test split was read once" in said.sure[0]
 
 
+def test_a_row_that_is_only_drawn_has_our_figures_and_no_verdict(tmp_path: Path) -> None:
+    rows = [row(1, 0), row(2, 1, None, spread=None, spread_kind="")]  # type: ignore[arg-type]
+    one = study(tmp_path, rows, {0: (70.0, 71.0), 1: (72.0, 74.0)})
+    found = paper_table.paper_table(one)
+    drawn = found.rows[1]
+    assert drawn.verdict == "not comparable: it prints no value" and math.isnan(drawn.difference)
+    assert drawn.ours.mean == pytest.approx(0.73) and found.pairs[0].comparison.difference > 0
+    assert paper_table.beside_table(found).rows[1][1] == "–"
+    assert drawing.render(paper_table.draw_panels, paper_table.panels(found)).wide.startswith(b"\x89PNG")
+    paper_table.write(one)
+    kept = json.loads((one.folder / "table.json").read_text())["rows"][1]
+    assert kept["value"] is None and kept["difference"] is None
+
+
 def test_what_holds_for_every_row_is_said_once(tmp_path: Path) -> None:
     both, own = "other corpus (mine, theirs tut2018)", "altered (width=0.1)"
     rows = [row(1, 0, split="validation", unlike=[both]), row(2, 1, split="validation", unlike=[both, own])]
@@ -169,11 +183,11 @@ def test_what_an_analysis_found_of_a_trained_model_stands_beside_table_10(tmp_pa
     statistics = [
         {"statistic": "pearson", "estimator": "", "over": "dimensions", "mean": 0.9},
         {"statistic": "pearson", "estimator": "", "over": "clips", "mean": 0.5},
-        {"statistic": "mutual information", "estimator": "exact values", "over": "clips", "mean": None},
+        {"statistic": "mutual information", "estimator": "exact values", "over": "dimensions", "mean": None},
     ]
     written.write_text(json.dumps({"dependence": statistics}))
     mi, pcc = paper_table.paper_table(one).rows
-    assert (mi.ours.n, pcc.ours.n, pcc.ours.mean, pcc.difference) == (0, 1, 0.5, -0.5)
+    assert (mi.ours.n, pcc.ours.n, pcc.ours.mean, round(pcc.difference, 9)) == (0, 1, 0.9, -0.1)
     assert pcc.verdict == "not comparable: ours is one run, a comparison needs 2"
     elsewhere = one.runs.assign(folder="../elsewhere")
     outside = tmp_path.parent / "elsewhere" / "analysis"

@@ -259,6 +259,17 @@ def test_rows_that_cannot_be_compared(changes: dict[str, Any], why: str) -> None
     assert found.word == f"not comparable: {why}" and found.trial is None and math.isnan(found.difference)
 
 
+def test_another_source_of_event_labels_is_another_configuration() -> None:
+    runs = confirmed({4: [0.9] * 4}, knobs={"framework": "csem"})
+    runs["test/scene_accuracy"] = [0.785, 0.795, 0.79, 0.80]
+    row = ROW | {"events": "labels@0.8"}
+    for ours, against in {
+        "labels": "the winner", "labels@0.8:0": "the same configuration", "": "the same configuration",
+    }.items():  # fmt: skip
+        found = rank.verdict(row, ranked(runs), corpus="TUT 2018", events=ours)
+        assert (found.word, found.against) == ("reproduced", against)
+
+
 def test_no_verdict_on_one_run_or_none() -> None:
     assert verdict(ROW, [0.79]).word == "not comparable: ours has 1 test run, a comparison needs 2"
     empty = rank.Ranking((), {}, "", ())

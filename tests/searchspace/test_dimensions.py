@@ -16,13 +16,19 @@ LABELS = LabelSpace(("a", "b"), ("x", "y"))
 INSIDE = {
     "shared_layers": ((6,), [1, 2, 6], [0, 7]),
     "loss_weight": (("w_event",), [0.01, 0.1, 0.5, 1.0], [1e-4, 3.0]),
+    "auxiliary_share": ((), [0.0, 0.5, 0.95, 0.99], [1.0]),
     "scene_weight": ((), [0.1, 1.0], [0.01, 3.0]),
     "learning_rate": ((), [1e-3], [1e-6, 1.0]),
     "weight_decay": ((), [1e-4, 1e-2], [0.5]),
     "dropout": ((), [0.0, 0.2, 0.3], [0.9]),
     "mixup": ((), [0.0, 0.1, 0.2], [0.25, 0.6]),
 }
-KNOBS = {"loss_weight": "w_event", "scene_weight": "w_scene", "learning_rate": "lr"}
+KNOBS = {
+    "loss_weight": "w_event",
+    "scene_weight": "w_scene",
+    "auxiliary_share": "alpha",
+    "learning_rate": "lr",
+}
 
 
 @pytest.mark.parametrize("word", INSIDE)

@@ -14,7 +14,7 @@ import torch
 
 from datasets import synthetic
 from datasets.shards import Index, read_labels
-from datasets.source import Source
+from datasets.source import Source, StreamSource
 from trainables import analyse, export
 from trainables.analyse import event_share, main, run_over
 from trainables.dependence import pearson
@@ -115,13 +115,13 @@ def test_the_test_split_is_read_only_when_named(
     trained: RunFolder, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    plain = analyse.StreamSource.eval_batches
+    plain = StreamSource.eval_batches
 
     def watched(self: Any, split: str, *rest: Any, **options: Any) -> Any:
         seen.append(split)
         return plain(self, split, *rest, **options)
 
-    monkeypatch.setattr(analyse.StreamSource, "eval_batches", watched)
+    monkeypatch.setattr(StreamSource, "eval_batches", watched)
     assert main([str(trained.path), "--data", str(shards), "--out", str(tmp_path / "a")]) == 0
     assert seen == ["val"] and not (tmp_path / "a" / "test.json").exists()
     assert (
@@ -165,9 +165,11 @@ def test_best_gives_the_same_numbers_as_its_run(trained: RunFolder, source: Sour
     assert (about["model"]["commit"], about["model"]["epochs"]) == ("4567ef", 1)
     rows = run_over(trained.run.model, source.eval_batches("val", 64))
     assert np.allclose(arrays["scene_logits"], rows.scene_logits, atol=1e-5)
+    again = export.export_best(tmp_path, "csem", source.index)  # as a resumed study does
+    assert again == best and read(best / "analysis")[0] == about
     torch.save({}, best / "model.safetensors")  # damaged: one line, the study goes on
     said = analyse.analyse_winner(best, source)
-    assert said.startswith("warning: the best model is not analysed") and "cannot be loaded" in said
+    assert said.startswith("warning: the best model is not analysed") and "a damaged model" in said
 
 
 @pytest.mark.parametrize("framework", ["scene_only", "moe", "mlhe"])

@@ -278,7 +278,7 @@ def test_published_rows_of_ast_start_a_search_after_the_cnn_ones() -> None:
         "tinycnn",
     }
     asts = starts[first:]
-    assert len(asts) == 22  # VII 6, IX 4 more, I 9 more, III moe and mlhe, II scene_only; IX #5 is VII #13
+    assert len(asts) == 26  # VII 10, IX 4 more, I 9 more, III moe and mlhe, II scene_only; IX #5 is VII #13
     assert all(row.values["lr"] == 1e-6 and row.values["dropout"] == 0.0 for row in asts)
     shared = {row.values["shared_layers"] for row in asts if "shared_layers" in row.values}
     assert shared == set(range(1, 11))

@@ -4,15 +4,20 @@ import math
 import pickle
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    label_ranking_average_precision_score,
+    roc_auc_score,
+)
 
 from datasets.batch import Batch
 from trainables.contract import JointOutput
-from trainables.metrics import Scores, average_precision, roc_auc
+from trainables.metrics import Scores, average_precision, lwlrap, roc_auc
 
 
 def slow_ap(scores: list[float], present: list[bool]) -> float:
@@ -35,6 +40,18 @@ def slow_auc(scores: list[float], present: list[bool]) -> float:
         if not q
     ]
     return sum(wins) / len(wins) if wins else math.nan
+
+
+def slow_lwlrap(scores: np.ndarray, present: np.ndarray, known: np.ndarray) -> float:
+    """Mean over all (clip, present event) pairs of the precision at the event's rank in the clip."""
+    precisions = []
+    for clip in range(len(scores)):
+        columns = [e for e in range(scores.shape[1]) if known[clip, e]]
+        for event in columns:
+            if present[clip, event]:
+                ranked = [e for e in columns if scores[clip, e] >= scores[clip, event]]
+                precisions.append(sum(bool(present[clip, e]) for e in ranked) / len(ranked))
+    return sum(precisions) / len(precisions) if precisions else math.nan
 
 
 def rows(clips: int, events: int, seed: int, digits: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -64,6 +81,41 @@ def test_ap_and_auc_equal_scikit_learn() -> None:
     for event in range(2, 12):
         assert ap[event] == pytest.approx(average_precision_score(present[:, event], scores[:, event]))
         assert auc[event] == pytest.approx(roc_auc_score(present[:, event], scores[:, event]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lwlrap_equals_its_definition_over_known_entries(seed: int) -> None:
+    scores, present, known = rows(23, 8, seed)
+    present[4] = False  # a clip without events
+    found = lwlrap(scores, present, known)
+    assert found == pytest.approx(slow_lwlrap(scores, present, known))
+    order = np.random.default_rng(seed).permutation(8)  # ties do not depend on the events' order
+    assert lwlrap(scores[:, order], present[:, order], known[:, order]) == pytest.approx(found)
+
+
+def test_lwlrap_equals_scikit_learns_weighted_by_labels_and_the_challenges_without_ties() -> None:
+    scores, present, _ = rows(200, 12, 7, digits=9)
+    everything = np.ones_like(present)
+    found = lwlrap(scores, present, everything)
+    weight = present.sum(1)
+    reference = label_ranking_average_precision_score(present, scores, sample_weight=weight)
+    assert found == pytest.approx(reference)
+    by_class: dict[int, list[float]] = {}  # DCASE 2019 Task 2: mean of a class, classes by their frequency
+    for clip in range(200):
+        ranked = np.argsort(-scores[clip])
+        hits = np.cumsum(present[clip][ranked])
+        for place, event in enumerate(ranked):
+            if present[clip, event]:
+                by_class.setdefault(int(event), []).append(hits[place] / (place + 1))
+    share = {event: len(values) / weight.sum() for event, values in by_class.items()}
+    assert found == pytest.approx(sum(share[e] * np.mean(values) for e, values in by_class.items()))
+
+
+def test_lwlrap_of_ties_is_the_lower_value() -> None:
+    scores, present = np.array([[0.5, 0.5, 0.1]]), np.array([[True, False, False]])
+    assert lwlrap(scores, present, np.ones_like(present)) == 0.5
+    assert math.isnan(lwlrap(scores, ~np.ones_like(present), np.ones_like(present)))
+    assert math.isnan(lwlrap(scores * np.nan, present, np.ones_like(present)))
 
 
 def test_a_score_that_is_no_number_makes_its_column_nan() -> None:
@@ -129,6 +181,7 @@ def test_compute_equals_the_definitions() -> None:
     assert found["event_map"] == pytest.approx(np.mean([slow_ap(*map(list, pair)) for pair in by_event]))
     assert found["event_auc"] == pytest.approx(np.mean([slow_auc(*map(list, pair)) for pair in by_event]))
     assert found["event_auc_per_clip"] == pytest.approx(np.mean(both_kinds))
+    assert found["event_lwlrap"] == pytest.approx(slow_lwlrap(probabilities, present, known))
 
     confusion = np.zeros((4, 4), dtype=int)
     for truth, answer in pairs:
@@ -160,6 +213,23 @@ def test_scene_only_models_have_scene_metrics_only() -> None:
     scores.add(JointOutput(output.scene_logits), data)
     assert set(scores.compute()) == {"scene_accuracy", "scene_accuracy_macro"}
     assert [len(values) for values in scores.per_event()] == [0, 0]
+
+
+def test_a_corpus_without_scenes_or_events_has_no_such_metric() -> None:
+    output, data = collected()
+    no_scenes = Scores()
+    no_scenes.add(
+        JointOutput(torch.zeros(40, 0), output.event_logits), replace(data, scene=torch.zeros(40, 0))
+    )
+    found = no_scenes.compute()
+    assert math.isnan(found["scene_accuracy"]) and found["event_map"] > 0
+    assert no_scenes.confusion().shape == (0, 0)
+    nothing = torch.zeros(40, 0)
+    no_events = Scores()
+    no_events.add(
+        JointOutput(output.scene_logits, nothing), replace(data, events=nothing, event_known=nothing)
+    )
+    assert set(no_events.compute()) == {"scene_accuracy", "scene_accuracy_macro"}
 
 
 def test_nothing_to_average_is_nan_without_a_warning() -> None:

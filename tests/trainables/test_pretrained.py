@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from datasets.labels import LabelSpace
-from datasets.shards import ClipLabels, Sample, make_index, write_split
+from datasets.shard_writer import Sample, write_split
+from datasets.shards import ClipLabels, make_index
 from datasets.source import Source, open_source
 from trainables import checkpoint
 from trainables.checkpoint import CheckpointError

@@ -35,7 +35,7 @@ def here(corpus: str, audio: AudioFormat, labels: LabelSpace = LABELS) -> tables
     def every_knob(values: Mapping[str, Any], events: str) -> dict[str, Any]:
         return complete("csem", values, labels=labels, audio=audio)
 
-    return tables.Here(corpus, True, True, None, 100, None, every_knob)
+    return tables.Here(corpus, True, 527, None, 100, None, every_knob)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -118,3 +118,15 @@ def test_a_table_runs_without_ray_as_with_it(shards: Path, cache: Path, tmp_path
     assert [(row["trial"], row["repeat"]) for row in rows] == [(0, 1), (1, 1), (0, 2), (1, 2)]
     assert all(0 <= row["test/scene_accuracy_macro"] <= 1 for row in rows)
     assert [row["seed"] for row in rows][::2] == [row["seed"] for row in rows][1::2]
+
+
+@pytest.mark.parametrize("backbone", ["pann", "cnnt", "tinycnn", "ast"])
+def test_the_embedding_is_as_wide_as_asked_and_printed(backbone: str) -> None:
+    printed = {"pann": 2048, "cnnt": 512, "tinycnn": 100, "ast": 2048}[backbone]
+    for asked, width, expected in ((None, 1.0, printed), (512, 1.0, 512), (512, 0.25, 128)):
+        config, _ = configure("csem", {"backbone": backbone, "embedding": asked, "width": width})
+        with torch.device("meta"):
+            model: Any = family("csem").build(config, LABELS, STEREO)
+        assert model.scene_classifier.in_features == model.event_classifier.in_features == expected
+    named = {row.values.get("embedding", printed) for row in ROWS if row.values.get("backbone") == backbone}
+    assert named == {printed}

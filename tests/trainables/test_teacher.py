@@ -28,7 +28,8 @@ import torch
 from safetensors.torch import save_file
 
 from datasets.labels import LabelSpace
-from datasets.shards import ClipLabels, Index, Sample, ShardError, make_index, read_members, write_split
+from datasets.shard_writer import Sample, write_split
+from datasets.shards import ClipLabels, Index, ShardError, make_index, read_members
 from datasets.source import open_source
 from datasets.tagged import Unfinished, read_tags
 from trainables import teacher

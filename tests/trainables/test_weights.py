@@ -428,7 +428,7 @@ def test_panns_weights_are_said_to_be_of_other_features(tmp_path: Path) -> None:
 
 class Trap:
     def __reduce__(self) -> tuple:
-        return (print, ("run!",))
+        return (exec, ("print('run!')",))
 
 
 def test_files_that_are_no_weights_are_refused_in_one_line(
@@ -452,7 +452,7 @@ def test_files_that_are_no_weights_are_refused_in_one_line(
         write("text.txt", b"scene,event\n1,2\n"): "neither a torch file nor a whole safetensors file",
         write("half.safetensors", (tmp_path / "whole.safetensors").read_bytes()[:900]): "nor a whole",
         write("code.pkl", pickle.dumps({"weight": Trap()})): "a pickle that torch did not write",
-        tmp_path / "code.pth": "refused: it asks for print to be run",
+        tmp_path / "code.pth": "refused: it asks for exec to be run",
         tmp_path / "list.pth": "holds list, expected a dict of tensors",
         tmp_path / "text.pth": "'note' is str, expected tensors only",
         tmp_path / "nan.pth": "weight holds numbers that are not finite",

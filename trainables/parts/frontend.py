@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -68,7 +68,7 @@ class Normalise(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, n_mels: int, augment: SpecAugment | None = None) -> None:
+    def __init__(self, n_mels: int, augment: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
         self.augment = augment
         self.register_buffer("mean", torch.zeros(n_mels))

@@ -29,7 +29,7 @@ def complete(values: Mapping[str, Any], events: str) -> dict[str, Any]:
 
 def here(**changes: Any) -> Here:
     usual: dict[str, Any] = {
-        "corpus": "TUT 2018", "events": True, "tags": True, "asked_events": None, "epochs": 100,
+        "corpus": "TUT 2018", "events": True, "tags": 527, "asked_events": None, "epochs": 100,
         "random_validation": True, "complete": complete,
     }  # fmt: skip
     return Here(**usual | changes)
@@ -84,7 +84,8 @@ def test_what_sets_a_training_apart_from_the_papers_is_named() -> None:
     assert unlike(row(1, pretrained="AudioSet"), weights) == ()
     assert unlike(row(1), weights) == ("pretrained (theirs is not)",)
     assert unlike(row(1, unlike="other network")) == ("other network",)
-    assert unlike(row(1, events="tags>0.1"), tags=False) == (
+    assert unlike(row(1, events="tags>0.1"), tags=32) == ("other tagger (32 classes, theirs AudioSet's 527)",)
+    assert unlike(row(1, events="tags>0.1"), tags=0) == (
         "other event labels (the corpus's, theirs tags>0.1)",
     )
     assert unlike(row(1), asked_events="tags") == ("other event labels (tags, theirs labels)",)
@@ -100,7 +101,7 @@ def test_rows_that_are_not_run_say_why() -> None:
     assert why(row(1, corpus="jssed")) == "needs jssed shards"
     assert why(row(1, values={"kind": "b", "lr": 0.9}), {"kind": "a"}) == "--set kind leaves it out: it has b"
     assert why(row(1, values={"kind": "impossible"})) == "can't be built here: no such kind"
-    scene_only = {"events": False, "tags": False}
+    scene_only = {"events": False, "tags": 0}
     rows = [row(9, events=""), row(1), row(2, events="tags>0.1")]
     found = [one.why for one in tables.plan(rows, {}, here(**scene_only)).rows]
     assert found[0] == "" and "needs event labels" in found[1] and "python -m trainables.teacher" in found[2]

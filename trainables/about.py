@@ -1,0 +1,95 @@
+"""study.json of a study that begins: what is asked of what data, with what code on what machine; and the same
+in a few lines for the terminal."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.shards import Index
+from datasets.storage import shown
+from searchspace import record
+from trainables import names
+from trainables.registry import family
+from trainables.request import Request
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def describe_study(
+    study: Path, request: Request, index: Index, concurrent: int, planned: dict[str, Any]
+) -> dict[str, Any]:
+    """study.json: what was asked, of what, with what."""
+    about = record.read(study) | record.provenance(PROJECT)
+    about["hardware"] |= {"gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}
+    about |= {name: getattr(request, name) for name in ("family", "sampler", "pruner", "seed")}
+    about |= request.budget()._asdict()
+    return (
+        about
+        | planned
+        | {
+            "status": "running",
+            "command": about.get("command", [shown(word) for word in sys.argv]),
+            "objective": {"metric": request.objective, "mode": "max"},
+            "concurrent": concurrent,
+            "data": about_data(index),
+            "published": [
+                asdict(row) for row in family(request.family).published if row.metric in names.METRICS
+            ],
+        }
+    )
+
+
+def about_data(index: Index) -> dict[str, Any]:
+    return {
+        "path": index.place,
+        "seconds": index.samples / index.sample_rate,
+        "scenes": list(index.labels.scenes),
+        "events": list(index.labels.events),
+        "clips": {name: split.clips for name, split in index.splits.items()},
+        "hours": {name: split.hours for name, split in index.splits.items()},
+    } | {name: getattr(index, name) for name in ("corpus", "checksum", "licence", "sample_rate", "channels")}
+
+
+def print_plan(study: Path, about: dict[str, Any]) -> None:
+    data, clips = about["data"], about["data"]["clips"]
+    print(f"study    {study}  (seed {about['seed']}, commit {(about['git']['commit'] or 'unknown')[:10]})")
+    print(
+        f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation "
+        f"clips of {data['seconds']:g} s"
+    )
+    if about["request"]["events"] not in (None, "labels"):
+        print(f"events   {about['request']['events']}: {len(data['events'])} event labels")
+    if "table" in about:
+        print_rows(about)
+    else:
+        print(
+            f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} "
+            f"+ {about['pruner']}, {about['concurrent']} at a time"
+        )
+        print(f"confirm  the best {about['confirm']} over {about['seeds']} fresh seeds each")
+    if about["pins"]:
+        print(
+            "fixed    "
+            + ", ".join(
+                f"{k}={'|'.join(map(str, v)) if isinstance(v, tuple) else v}"
+                for k, v in about["pins"].items()
+            )
+        )
+
+
+def print_rows(about: dict[str, Any]) -> None:
+    table = about["table"]
+    running = [row["trial"] for row in table["rows"] if row["trial"] is not None]
+    print(
+        f"table    {table['name']} of {table['paper']}: {len(running)} of {len(table['rows'])} rows are "
+        f"{len(set(running))} configurations x {about['seeds']} seeds x {about['epochs']} epochs, "
+        f"{about['concurrent']} at a time"
+    )
+    for row in table["rows"]:
+        if row["why"]:
+            print(f"not run  #{row['line']} {row['row']} ({row['corpus']}): {row['why']}")
