@@ -41,7 +41,6 @@ from searchspace.study import (
     open_storage,
     sqlite_url,
 )
-from trainables import names
 from trainables.about import describe_study, print_plan
 from trainables.analyse import analyse_winner
 from trainables.contract import AudioFormat
@@ -186,7 +185,8 @@ def opened(request: Request, events: str) -> Source:
     """The study's data, decoded once here so that the trials find it ready."""
     data = request.data or synthetic.ensure(default_cache())
     cache = None if request.stream else default_cache()
-    return open_sources(data, request.mix, cache=cache, events=events)
+    frames = family(request.family).frame_hop
+    return open_sources(data, request.mix, cache=cache, events=events, frames=frames)
 
 
 def machines(request: Request) -> tuple[int, float]:
@@ -205,7 +205,7 @@ def place_for(
         family=request.family,
         data=index.place if isinstance(index.root, Path) else index.root,
         study=str(study.resolve()),
-        objective=names.OBJECTIVE,
+        objective=request.objective,
         cache=None if request.stream else str(default_cache()),
         events=events,
         mix=request.mix,

@@ -19,6 +19,10 @@ class Batch:
     clip         (B,) int64, the clip's number in its split: the same clip has the same number in every epoch
     tags         (B, K) float32 in [0, 1], a teacher's probabilities; K = 0 where the shard set has none
     part         (B,) int64, which of the mixed shard sets the clip is from; zeros where there is one
+    frames       (B, T, E) float32 in [0, 1], the events of each frame (datasets.frames); T = 0 where the
+                 source was not asked for frames
+    frame_known  (B, T) float32, 1 where `frames` is to be believed: in clips with onsets and offsets, up to
+                 their end
     """
 
     waveform: Tensor
@@ -28,12 +32,19 @@ class Batch:
     clip: Tensor
     tags: Tensor = None  # type: ignore[assignment]  # both are on the clips' device once made
     part: Tensor = None  # type: ignore[assignment]
+    frames: Tensor = None  # type: ignore[assignment]
+    frame_known: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.tags is None:
             object.__setattr__(self, "tags", self.waveform.new_zeros(len(self.waveform), 0))
         if self.part is None:
             object.__setattr__(self, "part", torch.zeros_like(self.clip))
+        if self.frames is None:
+            object.__setattr__(
+                self, "frames", self.events.new_zeros(len(self.events), 0, self.events.shape[1])
+            )
+            object.__setattr__(self, "frame_known", self.events.new_zeros(len(self.events), 0))
 
     def __len__(self) -> int:
         return self.waveform.shape[0]

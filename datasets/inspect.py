@@ -37,6 +37,9 @@ class Contents:
     `known` (S,) clips of the scene whose events are known. `pairs` counts the clips that hold both of two
     events (i < j).
 
+    `instances` (S, E) counts the onsets of each event in the clips of each scene; where a recording was cut
+    into clips, an event that crosses the cut is in both.
+
     `no_event` clips are known to hold none, `unknown_events` are not known; `strong` clips have onsets and
     offsets.
     """
@@ -46,6 +49,7 @@ class Contents:
     events: np.ndarray
     together: np.ndarray
     known: np.ndarray
+    instances: np.ndarray
     pairs: Mapping[tuple[int, int], int]
     locations: int
     no_event: int
@@ -66,6 +70,7 @@ def contents(index: Index, split: str) -> Contents:
     place_of = {name: place for place, name in enumerate(space.events)}
     scenes, known = np.zeros(len(space.scenes), dtype=int), np.zeros(len(space.scenes), dtype=int)
     together = np.zeros((len(space.scenes), len(space.events)), dtype=int)
+    instances = np.zeros_like(together)
     events = np.zeros(len(space.events), dtype=int)
     pairs: Counter[tuple[int, int]] = Counter()
     labels = list(read_labels(index, split))
@@ -83,7 +88,10 @@ def contents(index: Index, split: str) -> Contents:
             scenes[scene] += 1
             known[scene] += clip.events is not None
             together[scene, present] += 1
-    return Contents(len(labels), scenes, events, together, known, pairs, **_clip_counts(labels))
+            for _, _, name in clip.strong or ():
+                if name in place_of:
+                    instances[scene, place_of[name]] += 1
+    return Contents(len(labels), scenes, events, together, known, instances, pairs, **_clip_counts(labels))
 
 
 def _clip_counts(labels: Sequence[ClipLabels]) -> dict[str, int]:
@@ -125,6 +133,8 @@ def report(index: Index, found: Mapping[str, Contents]) -> str:
             lines.append(f"  {event:24}" + "".join(f"{c.events[j]:8}" for c in found.values()))
         first = next(iter(found))
         lines += ["", *_together(index, first, found[first])]
+        if index.labels.scenes and found[first].strong:
+            lines += ["", *_instances(index, first, found[first])]
         lines += ["", *_pairs(index, first, found[first])]
     return "\n".join(lines)
 
@@ -138,6 +148,14 @@ def _together(index: Index, split: str, c: Contents) -> list[str]:
         lines.append(
             f"  {event:24}" + "".join(f"{share[i, j]:5.0f}" for i in range(len(index.labels.scenes)))
         )
+    return lines
+
+
+def _instances(index: Index, split: str, c: Contents) -> list[str]:
+    """Fig. 1 of Imoto et al. 2022."""
+    lines = [f"  instances of an event ({split}); columns are scenes in the order above"]
+    for j, event in enumerate(index.labels.events):
+        lines.append(f"  {event:24}" + "".join(f"{count:6}" for count in c.instances[:, j]))
     return lines
 
 

@@ -22,6 +22,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from datasets import plan, storage
 from datasets.batch import Batch
+from datasets.frames import Framed, refuse_other_labels
 from datasets.labels import LabelSpace
 from datasets.shards import Index, Split
 from datasets.source import ShardSource, Source, open_source
@@ -66,16 +68,22 @@ def open_sources(
     cache: Path | None,
     workers: int = 0,
     events: str = "labels",
+    frames: Fraction | None = None,
 ) -> Source:
     """The shard set at `data`, with every "SHARDS:CLIPS" of `mix` as its companion; see `open_source`.
-    `events` is the lead's; companions have the labels of their shards.
+    `events` is the lead's; companions have the labels of their shards. With `frames`, a hop in s, batches
+    have the events of each frame too (datasets.frames).
 
     Raises ValueError for a `mix` of another form, MixError for sets that don't fit together.
     """
     asked = [_parse(word) for word in mix]
     lead = open_source(data, cache=cache, workers=workers, events=events)
     companions = [Companion(open_source(root, cache=cache, workers=workers), clips) for root, clips in asked]
-    return MixedSource.of(lead, companions) if companions else lead
+    source: Source = MixedSource.of(lead, companions) if companions else lead
+    if frames is None:
+        return source
+    refuse_other_labels(events)
+    return Framed(source, frames, [lead.index, *(companion.source.index for companion in companions)])
 
 
 @dataclass

@@ -18,8 +18,14 @@ SHARES = {
     "event_map": "event mAP",
     "event_auc": "event AUC",
     "event_auc_per_clip": "event AUC (mean over clips)",
+    "scene_f_macro": "scene F-score (mean over scenes)",
+    "frame_f_micro": "event F-score over frames",
+    "frame_f_macro": "event F-score over frames (mean over events)",
+    "segment_f_micro": "event F-score over segments of 1 s",
+    "segment_f_macro": "event F-score over segments of 1 s (mean over events)",
     "event_lwlrap": "event lwlrap",
 }
+OF_AN_EVENT = {"frame_f": "F-score over frames of"}
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -42,6 +48,8 @@ def scale(metric: str) -> Scale:
     head = split.split("/", 1)[0]
     if name in SHARES:
         return Scale(SHARES[name], SPLITS.get(head, head), 100.0, "%", "points")
+    if (kind := split.split("/", 1)[-1]) in OF_AN_EVENT:
+        return Scale(f"{OF_AN_EVENT[kind]} {name}", SPLITS.get(head, head), 100.0, "%", "points")
     label = metric.split("/", 1)[-1].replace("_", " ")
     return Scale(label, SPLITS.get(head, head), 1.0, "", "")
 

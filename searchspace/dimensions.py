@@ -50,6 +50,16 @@ def scene_weight(trial: BaseTrial) -> float:
     return trial.suggest_float("w_scene", 0.1, 2.0, log=True)
 
 
+def small_weight(trial: BaseTrial, name: str) -> float:
+    """Weight of a task that may have next to no say in layers shared with another, log scale, 1e-5 … 2."""
+    return trial.suggest_float(name, 1e-5, 2.0, log=True)
+
+
+def reversal_strength(trial: BaseTrial) -> float:
+    """λ of a gradient reversal, log scale, 0.01 … 2."""
+    return trial.suggest_float("reversal_strength", 0.01, 2.0, log=True)
+
+
 def embedding(trial: BaseTrial) -> int:
     """Values of an embedding, before `width` scales them: one of the papers' 100, 512, 2048, or 1024.
 

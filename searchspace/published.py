@@ -24,6 +24,7 @@ class Published:
                  a model without events
     pretrained   the weights it started from in words, "" for none
     epochs       length of its trainings, 0 if the paper does not say
+    assumed      knobs of `values` that the paper does not print: the user may set others
     unlike       in what `values` differ from the printed system, "" if in nothing known
     needs        why it can't be trained here, "" if it can
     warm_start   True: inside the search space, run first. False: shown in reports only
@@ -44,6 +45,7 @@ class Published:
     events: str = "labels"
     pretrained: str = ""
     epochs: int = 0
+    assumed: tuple[str, ...] = ()
     unlike: str = ""
     needs: str = ""
 

@@ -34,6 +34,7 @@ class Here:
     random_validation  whether validation shares recording sites with training; None if it can't be told
     complete           (knobs, source of event labels) → every knob; raises ValueError for what can't be
                        built for these clips
+    unmeasured         a row's metric → why no run here can measure it, "" if one can
     """
 
     corpus: str
@@ -43,6 +44,7 @@ class Here:
     epochs: int
     random_validation: bool | None
     complete: Callable[[Mapping[str, Any], str], dict[str, Any]]
+    unmeasured: Callable[[str], str] = lambda metric: ""
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,12 @@ def plan(rows: Sequence[Published], pins: Mapping[str, Any], here: Here) -> Plan
     configurations: list[Configuration] = []
     for row in rows:
         source, unlike, why = _events(row, here)
-        why = why or row.needs or _elsewhere(row, rows, here) or _contradiction(row, pins)
+        why = why or row.needs or here.unmeasured(row.metric)
+        why = why or _elsewhere(row, rows, here) or _contradiction(row, pins)
         values: dict[str, Any] = {}
         if not why:
             try:
-                values = here.complete({**pins, **row.values}, source)
+                values = here.complete({**pins, **_fixed(row, pins)}, source)
             except ValueError as error:
                 why = f"can't be built here: {error}"
         if why:
@@ -233,9 +236,16 @@ def _elsewhere(row: Published, rows: Sequence[Published], here: Here) -> str:
     return f"needs {row.corpus} shards" if ours and _plain(row.corpus) != _plain(here.corpus) else ""
 
 
+def _fixed(row: Published, pins: Mapping[str, Any]) -> dict[str, Any]:
+    """What the row says of the knobs; one that is assumed gives way to a pin of one value."""
+    open_to = [name for name in row.assumed if name in pins and not isinstance(pins[name], tuple)]
+    return {name: value for name, value in row.values.items() if name not in open_to}
+
+
 def _contradiction(row: Published, pins: Mapping[str, Any]) -> str:
-    wrong = [name for name, pin in pins.items() if name in row.values and not agrees(row.values, {name: pin})]
-    return ", ".join(f"--set {name} leaves it out: it has {row.values[name]}" for name in wrong)
+    fixed = _fixed(row, pins)
+    wrong = [name for name, pin in pins.items() if name in fixed and not agrees(fixed, {name: pin})]
+    return ", ".join(f"--set {name} leaves it out: it has {fixed[name]}" for name in wrong)
 
 
 def _altered(
@@ -247,7 +257,8 @@ def _altered(
         usual: Mapping[str, Any] = here.complete(row.values, source) if pins else {}
     except ValueError:  # these clips are too short for it unless a pin helps, say
         usual = {}
-    changed = [name for name in pins if name not in row.values and usual.get(name, pins) != values[name]]
+    fixed = _fixed(row, pins)
+    changed = [name for name in pins if name not in fixed and usual.get(name, pins) != values[name]]
     batch = usual.get("batch_size", 0) * usual.get("accumulate", 0)
     if batch and values["batch_size"] * values["accumulate"] == batch:
         changed = [name for name in changed if name not in ("batch_size", "accumulate")]

@@ -64,6 +64,10 @@ def test_a_table_run_is_taken_up_again_and_stands_beside_the_papers(
         ({"table": "XX"}, "--table XX: Hou et al. 2023 has no such table; known: I, II, III, IV, V"),
         ({"table": "VII", "trials": 5}, "--trials 5: with --table nothing is searched or selected"),
         ({"table": "VII", "confirm": 0}, "--confirm 0: with --table nothing is searched or selected"),
+        (
+            {"table": "VII", "objective": "val/event_map"},
+            "--objective val/event_map: with --table nothing is searched or selected",
+        ),
         ({"table": "VII", "rows": "15"}, "--rows 15: '15' is no row of this table"),
         ({"table": "VII", "seeds": 0}, "--seeds 0: expected at least 1"),
         ({"rows": "1"}, "--rows 1: only with --table"),

@@ -34,7 +34,7 @@ def describe_study(
         | {
             "status": "running",
             "command": about.get("command", [shown(word) for word in sys.argv]),
-            "objective": {"metric": names.OBJECTIVE, "mode": "max"},
+            "objective": {"metric": request.objective, "mode": "max"},
             "concurrent": concurrent,
             "data": about_data(index),
             "published": [

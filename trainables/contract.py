@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -38,6 +39,8 @@ class JointOutput:
     event_logits_by_scene  (B, S, E) event logits if the clip were of each scene; None but where events are
                       conditioned on the scene
     possible_events   (B, S, E) 1 where the training labels have the event in the scene; None likewise
+    frame_logits      (B, T, E) the events of each frame before sigmoid; None where the model has none. Then
+                      `event_logits` is their maximum over time, and T that of `Batch.frames`
     event_columns     (n,) int64, which events of the label space `event_logits` (B, n) are of; None = all
     """
 
@@ -49,10 +52,12 @@ class JointOutput:
     event_from_scene: Tensor | None = None
     event_logits_by_scene: Tensor | None = None
     possible_events: Tensor | None = None
+    frame_logits: Tensor | None = None
     event_columns: Tensor | None = None
 
 
 Term = Callable[[JointOutput, Batch], Tensor]
+Relabel = Callable[[Batch, int, int], Batch]
 
 
 def tags_read(model: object) -> int:
@@ -81,6 +86,21 @@ def event_targets(output: JointOutput, batch: Batch) -> tuple[Tensor, Tensor]:
     return batch.events[:, output.event_columns], batch.event_known[:, output.event_columns]
 
 
+def frame_targets(output: JointOutput, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(labels, known), each of the shape of `output.frame_logits`. A label is known where the frame's and the
+    event's are.
+
+    Raises ValueError where the batch has no frames, or others than the model.
+    """
+    ours = None if output.frame_logits is None else tuple(output.frame_logits.shape)
+    if ours != tuple(batch.frames.shape):
+        raise ValueError(
+            f"frame logits {ours} and frame labels {tuple(batch.frames.shape)} don't fit: open the source "
+            "with the hop of the family, frames=Family.frame_hop"
+        )
+    return batch.frames, batch.frame_known[:, :, None] * batch.event_known[:, None]
+
+
 @runtime_checkable
 class FitsLabels(Protocol):
     """A module that counts something in the training labels. A run hands it every training clip once, before
@@ -103,6 +123,9 @@ class Family:
     weights    config -> {name: weight}; the same names as `terms`
     suggest    (trial, labels) -> {knob: value}; knobs not returned keep the config's defaults
     published  the papers' rows for this family
+    frame_hop  seconds from frame to frame where the family learns the events of each; None: it does not
+    relabel    config -> what makes of a training batch one with other labels, given the run's seed and the
+               epoch (from 0); None leaves labels alone. Validation and test keep their labels
     svm_kernels  config -> kernels of the SVMs to fit on the trained model's `scene_embedding`
                (trainables/evaluators.py), () for none
     """
@@ -114,4 +137,6 @@ class Family:
     weights: Callable[[Any], Mapping[str, float]]
     suggest: Callable[[optuna.trial.BaseTrial, LabelSpace], dict[str, Any]]
     published: tuple[Published, ...]
+    frame_hop: Fraction | None = None
+    relabel: Callable[[Any], Relabel | None] = lambda config: None
     svm_kernels: Callable[[Any], tuple[str, ...]] = lambda config: ()

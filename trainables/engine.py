@@ -99,15 +99,17 @@ def evaluate(
     batches: Iterable[Batch],
     *,
     autocast: torch.dtype | None = None,
+    segment: int = 1,
 ) -> tuple[dict[str, float], Scores]:
-    """(mean losses as in `train_epoch`, the scores to compute metrics from), over all ranks.
+    """(mean losses as in `train_epoch`, the scores to compute metrics from), over all ranks. `segment` is the
+    length in frames of what segment-based metrics count.
 
     The model is in eval mode during the pass and back in its mode afterwards.
     """
     was_training = model.training
     model.eval()
     sums, masses = dict[str, Tensor](), dict[str, Tensor]()
-    scores, clips = Scores(), 0
+    scores, clips = Scores(segment), 0
     try:
         for batch in batches:
             with autocasting(batch.waveform.device, autocast):
@@ -148,6 +150,8 @@ def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) ->
         events=blend(batch.events),
         event_known=batch.event_known * batch.event_known[partner],
         tags=blend(batch.tags),
+        frames=blend(batch.frames),
+        frame_known=batch.frame_known * batch.frame_known[partner],
     )
 
 

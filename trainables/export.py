@@ -30,7 +30,6 @@ from searchspace.study import Job, Ledger
 from trainables import checkpoint
 from trainables.contract import AudioFormat
 from trainables.folder import read_epochs
-from trainables.names import OBJECTIVE
 from trainables.pretrained import DESCRIPTION, WEIGHTS
 from trainables.recipe import configure
 from trainables.registry import family
@@ -137,7 +136,7 @@ def winning_run(runs: pd.DataFrame) -> dict[str, Any] | None:
         complete = confirmed[confirmed["trial"] == means.idxmax()]
     if complete.empty:
         return None
-    return complete.loc[complete[OBJECTIVE].idxmax()].to_dict()
+    return complete.loc[complete["score"].idxmax()].to_dict()
 
 
 def keep_checkpoints(study: Path, searching: Ledger, finalists: Sequence[Job]) -> None:

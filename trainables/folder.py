@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables import checkpoint
+from trainables.names import FRAME_F
 from trainables.run import Run
 
 CHECKPOINT_EVERY = 60.0  # seconds between checkpoints: a killed run repeats at most this much, and one epoch
@@ -72,9 +73,11 @@ class RunFolder:
             return json.loads(written.read_text())["metrics"]
         metrics, scores = self.run.score("test")
         named = {f"test/{name}": value for name, value in metrics.items()}
+        names = self.run.source.index.labels.events
+        named |= {f"test/{FRAME_F}{name}": float(f) for name, f in zip(names, scores.per_event_frame_f())}
         if self.writer:
             ap, auc = scores.per_event()
-            events = len(self.run.source.index.labels.events)
+            events = len(names)
             detail = {
                 "confusion": scores.confusion().tolist(),
                 "event_ap": _numbers(ap, events),

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.batch import Batch
-from trainables.contract import JointOutput, Term, event_targets
+from trainables.contract import JointOutput, Term, event_targets, frame_targets
 
 RelationLoss = Literal["ce_hard", "ce_soft", "mse_logits", "mse_probabilities", "mse_log_softmax"]
 
@@ -49,6 +49,18 @@ def event_mse(output: JointOutput, batch: Batch) -> Tensor:
     logits = _required(output.event_logits, "event_logits").float()
     events, known = event_targets(output, batch)
     return _mean_where((logits.sigmoid() - events).square() * known, known.sum())
+
+
+def frame_bce(output: JointOutput, batch: Batch) -> Tensor:
+    """Binary cross-entropy of sigmoid(`frame_logits`) (B, T, E) with the events of each frame, mean over
+    known entries.
+
+    Imoto et al. 2022, Eq. 2, but for its sum over time and events: the authors' released code takes the mean.
+    """
+    logits = _required(output.frame_logits, "frame_logits").float()
+    frames, known = frame_targets(output, batch)
+    each = F.binary_cross_entropy_with_logits(logits, frames, reduction="none")
+    return _mean_where(each * known, known.sum())
 
 
 def scene_from_event(relation: RelationLoss, detach: bool = False) -> Term:
@@ -143,6 +155,8 @@ def known_clips(term: Term, batch: Batch) -> Tensor:
         return batch.scene.sum()
     if term in (event_bce, event_mse):
         return batch.event_known.sum() / max(1, batch.event_known.shape[1])
+    if term is frame_bce:
+        return (batch.frame_known.mean(1) * batch.event_known.mean(1)).sum()
     scene_known = (batch.scene.sum(1, keepdim=True) > 0).float()
     if term is scene_event_bce:
         return torch.cat([scene_known.expand_as(batch.scene), batch.event_known], 1).mean(1).sum()

@@ -12,7 +12,8 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from datasets.batch import Batch
-from trainables.contract import JointOutput, event_targets
+from trainables.contract import JointOutput, event_targets, frame_targets
+from trainables.frame_metrics import event_f, frame_counts, frame_metrics, scene_f
 
 PRESENT = 0.5  # an event label (a teacher's may be soft) counts as present from here on
 
@@ -21,12 +22,14 @@ class Scores:
     """What the metrics are computed from, collected batch by batch.
 
     Per clip: its number, scene logits (S,) and distribution (S,) and, with an event branch, event
-    probabilities (E,), labels (E,) and whether each is known. Clips met more than once (by several ranks, in
-    case) count once.
+    probabilities (E,), labels (E,) and whether each is known; with frames in batch and model, counts
+    (trainables.frame_metrics) over frames and over segments of `segment` frames. Clips met more than once (by
+    several ranks, in case) count once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, segment: int = 1) -> None:
         self._batches: list[dict[str, Tensor]] = []
+        self._segment = segment
 
     def add(self, output: JointOutput, batch: Batch) -> None:
         """Tensors stay on their device until they are needed, so that a GPU does not wait."""
@@ -38,6 +41,11 @@ class Scores:
         if output.event_logits is not None and output.event_logits.shape[1]:
             rows["event_probabilities"] = output.event_logits.detach().float().sigmoid()
             rows["events"], rows["event_known"] = event_targets(output, batch)
+        if batch.frames.shape[1]:
+            rows["framed"] = torch.ones_like(batch.clip)
+            if output.frame_logits is not None:
+                logits = output.frame_logits.detach()
+                rows |= frame_counts(logits, *frame_targets(output, batch), self._segment)
         self._batches.append(rows)
 
     @classmethod
@@ -59,15 +67,19 @@ class Scores:
 
     def compute(self) -> dict[str, float]:
         """scene_accuracy, scene_accuracy_macro; with an event branch event_map, event_auc,
-        event_auc_per_clip, event_lwlrap.
+        event_auc_per_clip, event_lwlrap; where frame labels were asked for scene_f_macro, and with frame
+        logits those of `frame_metrics`.
 
-        Each in [0, 1]; NaN where nothing is to be averaged or a score is not a number.
+        Each in [0, 1] but the error rates, which may be larger; NaN where nothing is to be averaged or a
+        score is not a number.
         """
         rows = self.arrays()
         if not rows:
             return {"scene_accuracy": math.nan, "scene_accuracy_macro": math.nan}
         confusion = _confusion(rows["scene_logits"], rows["scene"])
         metrics = {"scene_accuracy": _micro(confusion), "scene_accuracy_macro": _macro(confusion)}
+        if "framed" in rows:
+            metrics["scene_f_macro"] = float(scene_f(confusion).mean()) if confusion.any() else math.nan
         if not np.isfinite(rows["scene_logits"]).all():
             metrics = dict.fromkeys(metrics, math.nan)
         if "events" in rows:
@@ -76,6 +88,8 @@ class Scores:
             metrics["event_auc"] = _nan_mean(roc_auc(scores, present, known))
             metrics["event_auc_per_clip"] = _nan_mean(roc_auc(scores.T, present.T, known.T))
             metrics["event_lwlrap"] = lwlrap(scores, present, known)
+        if "frame_tp" in rows:
+            metrics |= frame_metrics(rows)
         return metrics
 
     def confusion(self) -> np.ndarray:
@@ -95,12 +109,20 @@ class Scores:
         scored = _event_rows(rows)
         return average_precision(*scored), roc_auc(*scored)
 
+    def per_event_frame_f(self) -> np.ndarray:
+        """(E,) the frame-based F-score of every event; (0,) where no frames were counted."""
+        rows = self.arrays()
+        return event_f(rows) if "frame_tp" in rows else np.zeros(0)
+
     def __len__(self) -> int:
         return len(self.arrays().get("clip", ()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Sent between ranks as plain CPU tensors, whatever device they were made on."""
-        return {"_batches": [{name: value.cpu() for name, value in rows.items()} for rows in self._batches]}
+        return {
+            "_segment": self._segment,
+            "_batches": [{name: value.cpu() for name, value in rows.items()} for rows in self._batches],
+        }
 
 
 def average_precision(scores: np.ndarray, present: np.ndarray, known: np.ndarray) -> np.ndarray:

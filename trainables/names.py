@@ -31,6 +31,15 @@ METRICS: dict[str, Metric] = {
     "event_auc_per_clip": Metric(
         "max", "mean over clips of the area under the ROC curve across events, 0-1; the papers' AUC"
     ),
+    "scene_f_macro": Metric("max", "mean over scenes of the F-score, 0-1"),
+    "frame_f_micro": Metric("max", "F-score of events over all frames, 0-1"),
+    "frame_f_macro": Metric("max", "mean over events of the F-score over frames, 0-1"),
+    "frame_error_rate": Metric(
+        "min", "substituted, missed and wrong events per true one, over frames, from 0"
+    ),
+    "segment_f_micro": Metric("max", "F-score of events over segments of 1 s, 0-1"),
+    "segment_f_macro": Metric("max", "mean over events of the F-score over segments of 1 s, 0-1"),
+    "segment_error_rate": Metric("min", "error rate over segments of 1 s, from 0"),
     "event_lwlrap": Metric(
         "max", "mean over the events present of the precision at their rank in the clip, 0-1; DCASE Task 2's"
     ),
@@ -39,9 +48,28 @@ METRICS: dict[str, Metric] = {
     "data_wait": Metric("min", "share of an epoch's time spent waiting for data, 0-1"),
     "seconds": Metric("min", "length of an epoch, s"),
 }
+WITH_FRAMES = tuple(name for name in METRICS if name.startswith(("frame_", "segment_", "scene_f_")))
+FRAME_F = "frame_f/"  # and an event's name: its F-score over frames; in the test split's metrics only
 TERM_PREFIXES = {"loss/": "weighted loss term", "term/": "raw loss term"}
 
 OBJECTIVE = "val/scene_accuracy"
+
+
+def check_objective(column: str, *, frames: bool) -> None:
+    """Raises ValueError unless a search can have it as its objective: of the validation split, better when
+    higher, and with `frames` False none that needs the events of frames."""
+    fit = [
+        f"val/{name}"
+        for name, metric in METRICS.items()
+        if metric.direction == "max" and name != "clips_per_second" and (frames or name not in WITH_FRAMES)
+    ]
+    if column not in fit:
+        raise ValueError(f"--objective {column}: expected one of {', '.join(fit)}")
+
+
+def measured(metric: str) -> bool:
+    """Whether runs measure it themselves, by its name without the split."""
+    return metric in METRICS or metric.startswith(FRAME_F)
 
 
 def direction(column: str) -> Direction:
@@ -51,6 +79,8 @@ def direction(column: str) -> Direction:
     split, _, name = column.partition("/")
     if split in SPLITS and name in METRICS:
         return METRICS[name].direction
+    if split in SPLITS and name.startswith(FRAME_F):
+        return "max"
     if split in SPLITS and name.startswith(tuple(TERM_PREFIXES)):
         return "min"
     raise ValueError(

@@ -4,6 +4,7 @@ say."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from searchspace.study import run_folder
 from searchspace.tables import Here, Plan, shares_sites
 from trainables.analyse import BATCH, analyse
 from trainables.contract import AudioFormat
-from trainables.names import METRICS
+from trainables.names import FRAME_F, measured
 from trainables.recipe import complete
 
 
@@ -38,7 +39,15 @@ def here(index: Index, family: str, events: str | None, epochs: int) -> Here:
         epochs=epochs,
         random_validation=shares_sites(*([clip.key for _, clip in split] for split in splits)),
         complete=every_knob,
+        unmeasured=partial(_unmeasured, index),
     )
+
+
+def _unmeasured(index: Index, metric: str) -> str:
+    event = metric.removeprefix(FRAME_F)
+    if metric.startswith(FRAME_F) and event not in index.labels.events:
+        return f"needs the event {event!r}, which these shards do not have"
+    return ""
 
 
 def analyse_rows(study: Path, made: Plan, opened: Callable[[str], Source]) -> None:
@@ -47,7 +56,7 @@ def analyse_rows(study: Path, made: Plan, opened: Callable[[str], Source]) -> No
 
     `opened` gives the clips with a source of event labels.
     """
-    printed = [row for row in made.rows if row.trial is not None and row.published.metric not in METRICS]
+    printed = [row for row in made.rows if row.trial is not None and not measured(row.published.metric)]
     for trial, split in sorted({(row.trial or 0, row.published.split) for row in printed}):
         folder = study / run_folder(trial, 1)
         if (folder / "analysis" / f"{split}.json").is_file():

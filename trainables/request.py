@@ -25,6 +25,7 @@ from searchspace.methods import PRUNERS, SAMPLERS, choose
 from searchspace.pins import parse_settings
 from searchspace.published import Published
 from searchspace.study import now, without_password
+from trainables import names
 from trainables.recipe import parse_pins
 from trainables.registry import family
 
@@ -57,6 +58,8 @@ class Request:
     events: str | None = None
     """Event labels: labels (the default), tags (a teacher's, soft), tags>0.1 (hard), labels@0.8 (made 80 %
     right); with --table as the paper's by default."""
+    objective: str = names.OBJECTIVE
+    """What the search makes as high as it can, on the validation split, e.g. val/frame_f_micro."""
     trials: int | None = None
     """Configurations to try; 16 by default."""
     epochs: int | None = None
@@ -149,6 +152,7 @@ def begin(request: Request) -> tuple[Path, Request]:
         choose("pruner", request.pruner, PRUNERS),
     )
     refuse_table_options(request)
+    names.check_objective(request.objective, frames=family(request.family).frame_hop is not None)
     request.budget()
     request.pins()
     index = Index.load(request.data) if request.data else None
@@ -199,7 +203,7 @@ def refuse_other_options(request: Request, begun: Request) -> None:
 def refuse_table_options(request: Request) -> None:
     """Raises ValueError for options of a search given with --table, or of a table given without."""
     usual = {option.name: option.default for option in fields(Request)}
-    search_only = ("trials", "confirm", "sampler", "pruner")
+    search_only = ("trials", "confirm", "sampler", "pruner", "objective")
     given = [name for name in search_only if getattr(request, name) != usual[name]]
     if request.table is not None and given:
         raise ValueError(

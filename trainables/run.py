@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from datasets.batch import Batch
 from datasets.source import Source
 from trainables import checkpoint
 from trainables.contract import AudioFormat, FitsLabels
 from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
 from trainables.evaluators import choose_svm, codes
+from trainables.frame_metrics import SEGMENT
 from trainables.metrics import Scores
 from trainables.parts.batchnorm import synchronise
 from trainables.parts.frontend import statistics
@@ -64,6 +66,7 @@ class Run:
         self.values = asdict(self.config) | asdict(self.recipe)
         self.family, index = family(family_name), source.index
         self.terms, self.weights = self.family.terms(self.config), self.family.weights(self.config)
+        self.relabel = self.family.relabel(self.config)
         _be_repeatable()
         torch.manual_seed(seed)
         self.model = self.family.build(
@@ -105,14 +108,7 @@ class Run:
             self.parameters,
             self.terms,
             self.weights,
-            self.source.train_batches(
-                self.recipe.batch_size,
-                epoch=self.epoch,
-                seed=self.seed,
-                rank=self.rank,
-                world=self.world,
-                device=str(self.device),
-            ),
+            self._train_batches(),
             self.optimiser,
             learning_rate=self.learning_rate,
             first_update=self.epoch * self.updates,
@@ -127,12 +123,32 @@ class Run:
         validated, _ = self.score("val")
         return {f"train/{k}": v for k, v in trained.items()} | {f"val/{k}": v for k, v in validated.items()}
 
+    def _train_batches(self) -> Iterator[Batch]:
+        batches = self.source.train_batches(
+            self.recipe.batch_size,
+            epoch=self.epoch,
+            seed=self.seed,
+            rank=self.rank,
+            world=self.world,
+            device=str(self.device),
+        )
+        for batch in batches:
+            yield batch if self.relabel is None else self.relabel(batch, self.seed, self.epoch)
+
     def score(self, split: str) -> tuple[dict[str, float], Scores]:
         """Losses and metrics on a split ("val", "test"), every clip once, and the scores behind them."""
         batches = self.source.eval_batches(
             split, EVAL_BATCH * self.world, rank=self.rank, world=self.world, device=str(self.device)
         )
-        losses, scores = evaluate(self.model, self.terms, self.weights, batches, autocast=self._autocast())
+        hop = self.family.frame_hop
+        losses, scores = evaluate(
+            self.model,
+            self.terms,
+            self.weights,
+            batches,
+            autocast=self._autocast(),
+            segment=round(SEGMENT / hop) if hop else 1,
+        )
         return losses | scores.compute() | self._svm(split), scores
 
     def _svm(self, split: str) -> dict[str, float]:

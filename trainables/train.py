@@ -25,6 +25,7 @@ from trainables.allocator import keep_freed_pages
 from trainables.engine import Diverged
 from trainables.folder import RunFolder
 from trainables.recipe import parse_pins
+from trainables.registry import family
 from trainables.run import Run
 
 SHOWN = (
@@ -95,10 +96,11 @@ def train(request: Request) -> int:
     torch.set_num_threads(request.threads)
     keep_freed_pages()
     cache = None if request.stream else default_cache()
+    frames = family(request.family).frame_hop
     run = Run(
         request.family,
         values,
-        open_sources(request.data, request.mix, cache=cache, events=request.events),
+        open_sources(request.data, request.mix, cache=cache, events=request.events, frames=frames),
         seed=request.seed,
         epochs=request.epochs,
         device="cuda" if torch.cuda.is_available() else "cpu",

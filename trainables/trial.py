@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from trainables.allocator import keep_freed_pages
 from trainables.engine import Diverged
 from trainables.folder import RunFolder, read_epochs
 from trainables.progress import Progress
+from trainables.registry import family
 from trainables.run import Run
 
 STOP = "stop"  # a file in the run folder that tells a data-parallel trial to end
@@ -58,9 +60,11 @@ class Place:
 
 
 @functools.lru_cache(maxsize=2)
-def warm_source(data: str, mix: tuple[str, ...], cache: str | None, events: str) -> Source:
+def warm_source(
+    data: str, mix: tuple[str, ...], cache: str | None, events: str, frames: Fraction | None
+) -> Source:
     """The shards, opened once a process: later trials find them (and the pages of the cache) ready."""
-    return open_sources(data, mix, cache=Path(cache) if cache else None, events=events)
+    return open_sources(data, mix, cache=Path(cache) if cache else None, events=events, frames=frames)
 
 
 def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: str = "cpu") -> RunFolder:
@@ -68,7 +72,7 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
     run = Run(
         place.family,
         job.values,
-        warm_source(place.data, tuple(place.mix), place.cache, place.events),
+        warm_source(place.data, tuple(place.mix), place.cache, place.events, family(place.family).frame_hop),
         seed=job.seed,
         epochs=job.epochs,
         device=device,
@@ -204,6 +208,8 @@ class Conductor:
         None."""
         if "diverged" in metrics:
             return "DIVERGED", str(metrics["diverged"])
+        if self.place.objective not in metrics:
+            return "DIVERGED", f"{self.place.objective} is not measured of such a model"
         value = float(metrics[self.place.objective])
         if not math.isfinite(value):
             return "DIVERGED", f"{self.place.objective} is {value} after epoch {metrics['epoch']}"

@@ -78,6 +78,23 @@ def test_pairs_and_probabilities_against_a_slow_loop(tiny: Index) -> None:
             assert found.given_scene()[i, j] == pytest.approx(share)
 
 
+def test_instances_of_events_in_each_scene_against_a_slow_loop(
+    tiny: Index, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = inspect.contents(tiny, "train")
+    labels = list(read_labels(tiny, "train"))
+    for i, scene in enumerate(tiny.labels.scenes):
+        spans = [span for clip in labels if clip.scene == scene for span in clip.strong or ()]
+        for j, event in enumerate(tiny.labels.events):
+            assert found.instances[i, j] == sum(name == event for _, _, name in spans)
+    assert (found.instances >= found.together).all() and found.instances.sum() > found.together.sum()
+    assert inspect.main([str(tiny.root)]) == 0
+    row = "".join(f"{count:6}" for count in found.instances[:, 0])
+    assert f"instances of an event (train); columns are scenes in the order above\n  bird{' ' * 20}{row}" in (
+        capsys.readouterr().out
+    )
+
+
 def test_clips_with_unknown_events_have_no_say_in_the_probabilities(tmp_path: Path) -> None:
     known, unknown = ClipLabels("park", ("bird",)), ClipLabels("park", None)
     index = build(

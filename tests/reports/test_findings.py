@@ -233,6 +233,8 @@ def test_numbers_as_people_write_them() -> None:
     share, loss = units.scale("test/scene_accuracy"), units.scale("val/loss/scene_ce")
     assert units.score(0.8241, share, unit=True) == "82.4 %" and units.score(0.8241, loss) == "0.824"
     assert loss.label == "loss/scene ce" and share.split == "test"
+    event = units.scale("test/frame_f/bird singing")
+    assert (event.label, event.split, event.unit) == ("F-score over frames of bird singing", "test", "%")
     assert [units.number(x) for x in (math.nan, math.inf, None, -1.26, -0.01)] == [
         "–",
         "–",

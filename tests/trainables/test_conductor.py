@@ -57,6 +57,7 @@ def test_complete_and_pruned(tmp_path: Path) -> None:
     [
         ({"epoch": 2, "diverged": "non-finite loss: scene_ce=nan"}, "non-finite loss: scene_ce=nan"),
         ({"epoch": 2, GOAL: math.nan}, "val/scene_accuracy is nan after epoch 2"),
+        ({"epoch": 2, "val/loss": 0.1}, "val/scene_accuracy is not measured of such a model"),
         ({"epoch": 2, GOAL: math.inf}, "val/scene_accuracy is inf after epoch 2"),
     ],
 )

@@ -99,6 +99,9 @@ class LogMel(nn.Module):
     channels     which C' channels the features are of (parts/channels.py)
     sample_rate  Hz; n_mels = F; f_min and f_max in Hz, f_max=None is min(22050, sample_rate / 2)
     window, hop  seconds; each is rounded down to whole samples
+    whole_hops   half of what a window is longer than a hop, in zeros, is put before and behind a clip, so
+                 that frame t's window is centred on the stretch from t to t + 1 hops and a clip of N samples
+                 has N // hop frames, 500 for 10 s and 20 ms; False: whole windows only
     augment      applied in training mode only, after normalisation
 
     Raises ValueError for frequency limits outside 0 … sample_rate / 2 or so many mel bins that some hold no
@@ -118,6 +121,7 @@ class LogMel(nn.Module):
         window: Fraction | float = WINDOW_SECONDS,
         hop: Fraction | float = HOP_SECONDS,
         channels: InputChannels = "mono",
+        whole_hops: bool = False,
         augment: SpecAugment | None = None,
     ) -> None:
         super().__init__()
@@ -126,6 +130,8 @@ class LogMel(nn.Module):
         self.f_max = min(HIGHEST_FREQUENCY, sample_rate / 2) if f_max is None else float(f_max)
         self.window_samples = _whole_samples(window, sample_rate)
         self.hop_samples = _whole_samples(hop, sample_rate)
+        padded = max(0, self.window_samples - self.hop_samples) if whole_hops else 0
+        self.padding = (padded // 2, padded - padded // 2)
         self.n_fft = 1 << (self.window_samples - 1).bit_length()  # the next power of two; 2048 at 44.1 kHz
         filters = mel_filters(sample_rate, self.n_fft, n_mels, self.f_min, self.f_max)
         hamming = torch.hamming_window(self.window_samples, periodic=False, dtype=torch.float64, device="cpu")
@@ -136,17 +142,18 @@ class LogMel(nn.Module):
 
     def frames(self, samples: int) -> int:
         """How many frames T a clip of `samples` gives. Raises ValueError if it is shorter than one window."""
-        if samples < self.window_samples:
+        least = self.window_samples - sum(self.padding)
+        if samples < least:
             raise ValueError(
                 f"a clip of {samples} samples ({samples / self.sample_rate:.3f} s at {self.sample_rate} Hz) "
-                f"is shorter than one window, {self.window_samples} samples "
-                f"({self.window_samples / self.sample_rate:.3f} s)"
+                f"is shorter than one {'hop' if any(self.padding) else 'window'}, {least} samples "
+                f"({least / self.sample_rate:.3f} s)"
             )
-        return 1 + (samples - self.window_samples) // self.hop_samples
+        return 1 + (samples - least) // self.hop_samples
 
     def seconds(self, frames: int) -> float:
         """The shortest clip, in seconds, that gives `frames` frames."""
-        return (self.window_samples + (frames - 1) * self.hop_samples) / self.sample_rate
+        return (self.window_samples + (frames - 1) * self.hop_samples - sum(self.padding)) / self.sample_rate
 
     def raw(self, waveform: Tensor) -> Tensor:
         """(B, C, N) → ln(mel + 1e-8) of each channel, (B, C', T, F) float32, before normalisation and
@@ -155,6 +162,7 @@ class LogMel(nn.Module):
         self.frames(waveform.shape[-1])
         with torch.autocast(waveform.device.type, enabled=False):  # bf16 has too few digits under a logarithm
             x = select(waveform.float(), self.channels)
+            x = nn.functional.pad(x, self.padding) if any(self.padding) else x
             frames = x.unfold(-1, self.window_samples, self.hop_samples) * self.window  # (B, C', T, W)
             magnitude = torch.fft.rfft(frames, n=self.n_fft).abs()  # (B, C', T, n_fft / 2 + 1)
             return torch.log(magnitude @ self.filters + LOG_FLOOR)
@@ -167,6 +175,7 @@ class LogMel(nn.Module):
         return (
             f"{self.sample_rate} Hz, window {self.window_samples}, hop {self.hop_samples}, "
             f"n_fft {self.n_fft}, {self.n_mels} mel bins, {self.f_min}-{self.f_max} Hz, {self.channels}"
+            + (", whole hops" if any(self.padding) else "")
         )
 
 
