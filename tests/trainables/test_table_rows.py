@@ -55,7 +55,8 @@ def test_every_row_is_a_training_of_published_size_on_its_own_corpus(name: str) 
                 "mixup's α",
                 "its estimator",
                 "reduced epochs (100, theirs 200",
-            , "accuracy of the pseudo labels")
+                "accuracy of the pseudo labels",
+            )
             assert all(reason.startswith(kinds) for reason in row.unlike), row.unlike
         for one in made.configurations:
             assert complete("csem", one.values, labels=LABELS, audio=STEREO) == one.values
