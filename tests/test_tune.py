@@ -210,8 +210,11 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(
 
     second = subprocess.Popen(command("--study", folder, "--resume"), **options)  # type: ignore[call-overload]
     wait_for(lambda: ended() >= len(finished) + 1, second)
+    # Ray names a process after its actor while it waits and after the method while it works.
     workers = [
-        p for p in psutil.Process(second.pid).children(recursive=True) if "WarmTrial" in " ".join(p.cmdline())
+        child
+        for child in psutil.Process(second.pid).children(recursive=True)
+        if any(name in " ".join(child.cmdline()) for name in ("ray::WarmTrial", "ray::ResourceTrainable"))
     ]
     assert workers
     for worker in workers:  # the trials' own processes die too: Tune starts them again
