@@ -8,7 +8,7 @@ be proposed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from searchspace.pins import off
 
@@ -164,3 +164,14 @@ def crop(trial: BaseTrial) -> float:
 def code_width(trial: BaseTrial) -> int:
     """Numbers in the code that the scene is classified from."""
     return trial.suggest_categorical("code_width", [64, 128])
+
+
+def training(trial: BaseTrial, low: float = 1e-4, high: float = 1e-2) -> dict[str, Any]:
+    """How a model of features is trained: augmentation, learning rate `low` … `high`, schedule, optimiser."""
+    knobs: dict[str, Any] = {"spec_augment": spec_augment(trial), "mixup": mixup(trial)}
+    knobs["lr"] = learning_rate(trial, low, high)
+    knobs["schedule"] = schedule(trial)
+    knobs["optimiser"] = optimiser(trial)
+    if knobs["optimiser"] == "adamw":
+        knobs["weight_decay"] = weight_decay(trial)
+    return knobs

@@ -288,14 +288,7 @@ def suggest(trial: BaseTrial, labels: LabelSpace) -> dict[str, Any]:
         knobs["reversal"] = dimensions.choice(trial, "reversal", REVERSALS)
         if knobs["reversal"] != "none":
             knobs["reversal_strength"] = dimensions.reversal_strength(trial)
-    knobs["spec_augment"] = dimensions.spec_augment(trial)
-    knobs["mixup"] = dimensions.mixup(trial)
-    knobs["lr"] = dimensions.learning_rate(trial)
-    knobs["schedule"] = dimensions.schedule(trial)
-    knobs["optimiser"] = dimensions.optimiser(trial)
-    if knobs["optimiser"] == "adamw":
-        knobs["weight_decay"] = dimensions.weight_decay(trial)
-    return knobs
+    return knobs | dimensions.training(trial)
 
 
 FAMILY = Family(

@@ -386,14 +386,7 @@ def suggest(trial: BaseTrial, labels: LabelSpace) -> dict[str, Any]:
         knobs["w_fake_scene"] = dimensions.loss_weight(trial, "w_fake_scene")
     knobs["embedding"] = dimensions.embedding(trial)
     knobs["dropout"] = dimensions.dropout(trial)
-    knobs["spec_augment"] = dimensions.spec_augment(trial)
-    knobs["mixup"] = dimensions.mixup(trial)
-    knobs["lr"] = dimensions.learning_rate(trial, *LEARNING_RATES.get(knobs["backbone"], ()))
-    knobs["schedule"] = dimensions.schedule(trial)
-    knobs["optimiser"] = dimensions.optimiser(trial)
-    if knobs["optimiser"] == "adamw":
-        knobs["weight_decay"] = dimensions.weight_decay(trial)
-    return knobs
+    return knobs | dimensions.training(trial, *LEARNING_RATES.get(knobs["backbone"], ()))
 
 
 def _depth(config: Config) -> int:

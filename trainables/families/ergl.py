@@ -274,14 +274,7 @@ def suggest(trial: BaseTrial, labels: LabelSpace) -> dict[str, Any]:
     knobs["gcn_dropout"] = dimensions.gcn_dropout(trial)
     knobs["w_event"] = dimensions.loss_weight(trial, "w_event")
     knobs["dropout"] = dimensions.dropout(trial)
-    knobs["spec_augment"] = dimensions.spec_augment(trial)
-    knobs["mixup"] = dimensions.mixup(trial)
-    knobs["lr"] = dimensions.learning_rate(trial)
-    knobs["schedule"] = dimensions.schedule(trial)
-    knobs["optimiser"] = dimensions.optimiser(trial)
-    if knobs["optimiser"] == "adamw":
-        knobs["weight_decay"] = dimensions.weight_decay(trial)
-    return knobs
+    return knobs | dimensions.training(trial)
 
 
 FAMILY = Family(

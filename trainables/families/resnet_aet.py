@@ -153,14 +153,7 @@ def suggest(trial: BaseTrial, labels: LabelSpace) -> dict[str, Any]:
         knobs: dict[str, Any] = {"alpha": dimensions.auxiliary_share(trial)}
     else:
         knobs = {"alpha": 1.0 if labels.events else 0.0}
-    knobs["spec_augment"] = dimensions.spec_augment(trial)
-    knobs["mixup"] = dimensions.mixup(trial)
-    knobs["lr"] = dimensions.learning_rate(trial)
-    knobs["schedule"] = dimensions.schedule(trial)
-    knobs["optimiser"] = dimensions.optimiser(trial)
-    if knobs["optimiser"] == "adamw":
-        knobs["weight_decay"] = dimensions.weight_decay(trial)
-    return knobs
+    return knobs | dimensions.training(trial)
 
 
 FAMILY = Family(
