@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.members import ShardError, clip_members
-from datasets.shards import Clip, ClipLabels, Shard, Split
+from datasets.shards import Clip, ClipLabels, Index, Shard, Split, Tags, make_index
 
 SHARD_BYTES = 64 * 2**20
 KEY_LENGTH = 120
@@ -142,6 +142,34 @@ def _named(partial: Path, path: Path, clips: Sequence[Clip]) -> Shard:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     os.replace(partial, path)
     return Shard(path.name, path.stat().st_size, digest, tuple(clips))
+
+
+def rewritten_index(
+    index: Index,
+    splits: Mapping[str, Split],
+    folder: Path,
+    *,
+    tags: Tags | None,
+    dropped: Iterable[tuple[str, str]] = (),
+) -> Index:
+    """The index of `splits` written into `folder` from the clips of `index`; its notices are copied where it
+    is local. `save` it."""
+    if isinstance(index.root, Path):
+        for notice in sorted([*index.root.glob("LICEN[SC]E*"), *index.root.glob("EULA*")]):
+            shutil.copyfile(notice, folder / notice.name)
+    return make_index(
+        folder,
+        splits,
+        corpus=index.corpus,
+        sample_rate=index.sample_rate,
+        channels=index.channels,
+        sample_type=index.sample_type,
+        labels=index.labels,
+        licence=index.licence,
+        citation=index.citation,
+        dropped=dropped,
+        tags=tags,
+    )
 
 
 def write_split(

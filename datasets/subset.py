@@ -25,7 +25,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -37,8 +36,8 @@ import tyro
 
 from datasets import storage
 from datasets.labels import LabelSpace
-from datasets.shard_writer import ShardWriter, unfinished
-from datasets.shards import Clip, ClipLabels, Index, Shard, Split, check_clip_size, make_index, read_labels
+from datasets.shard_writer import ShardWriter, rewritten_index, unfinished
+from datasets.shards import Clip, ClipLabels, Index, Shard, Split, check_clip_size, read_labels
 
 _CLASSES, _CLIPS = 1, 2  # draws that must not follow one another though the seed is the same
 
@@ -238,21 +237,7 @@ def write(index: Index, out: Path) -> Index:
                 for shard, clip, data in _clips(index, split):
                     writer.copy(clip, data, shard.name)
                 splits[name] = writer.close()
-        if isinstance(index.root, Path):
-            for notice in sorted([*index.root.glob("LICEN[SC]E*"), *index.root.glob("EULA*")]):
-                shutil.copyfile(notice, folder / notice.name)
-        written = make_index(
-            folder,
-            splits,
-            corpus=index.corpus,
-            sample_rate=index.sample_rate,
-            channels=index.channels,
-            sample_type=index.sample_type,
-            labels=index.labels,
-            licence=index.licence,
-            citation=index.citation,
-            tags=index.tags,
-        )
+        written = rewritten_index(index, splits, folder, tags=index.tags)
         written.save()
     return replace(written, root=out)
 

@@ -24,8 +24,8 @@ from filelock import FileLock, Timeout
 from datasets.cache import shard_members
 from datasets.decode import decode_tags
 from datasets.members import ARRAY_BYTES
-from datasets.shard_writer import check_unused, write_shard
-from datasets.shards import Clip, Index, Shard, ShardError, Split, Tags, make_index
+from datasets.shard_writer import check_unused, rewritten_index, write_shard
+from datasets.shards import Clip, Index, Shard, ShardError, Split, Tags
 
 
 def write_tagged(index: Index, shard: Shard, tags: np.ndarray, folder: Path) -> Shard:
@@ -47,21 +47,7 @@ def write_tagged(index: Index, shard: Shard, tags: np.ndarray, folder: Path) -> 
 
 def tagged_index(index: Index, splits: Mapping[str, Split], tags: Tags, folder: Path) -> Index:
     """The index of the tagged shards in `folder`, which gets the corpus's notices too. `save` it."""
-    for notice in sorted([*Path(index.root).glob("LICEN[SC]E*"), *Path(index.root).glob("EULA*")]):
-        shutil.copyfile(notice, folder / notice.name)
-    return make_index(
-        folder,
-        splits,
-        corpus=index.corpus,
-        sample_rate=index.sample_rate,
-        channels=index.channels,
-        sample_type=index.sample_type,
-        labels=index.labels,
-        licence=index.licence,
-        citation=index.citation,
-        dropped=index.dropped,
-        tags=tags,
-    )
+    return rewritten_index(index, splits, folder, tags=tags, dropped=index.dropped)
 
 
 def read_tags(index: Index, split: str) -> np.ndarray:
