@@ -361,6 +361,9 @@ def test_a_study_keeps_its_event_labels_and_goes_on_with_no_others(shards: Path,
     del record["request"]["events"]  # as written before there was a choice
     (study / "study.json").write_text(json.dumps(record))
     assert begin(Request(study=study, resume=True))[1].events is None  # the default
+    for option, value in {"trials": 7, "family": "ergl", "table": "VII", "seed": 3}.items():
+        with pytest.raises(ValueError, match=f"--{option} {value}: the study was begun with"):
+            begin(Request(study=study, resume=True, **{option: value}))  # type: ignore[arg-type]
     with pytest.raises(ShardError, match="this shard set has no tags"):
         begin(Request(study=tmp_path / "other", data=shards, events="tags"))
     assert not (tmp_path / "other").exists()

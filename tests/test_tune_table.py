@@ -61,6 +61,8 @@ def test_a_table_run_is_taken_up_again_and_stands_beside_the_papers(
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        ({"table": "VII", "sampler": "random"}, "--sampler random: with --table nothing is searched"),
+        ({"baseline": 0}, "--baseline 0: only with --table"),
         ({"table": "XX"}, "--table XX: Hou et al. 2023 has no such table; known: I, II, III, IV, V"),
         ({"table": "VII", "trials": 5}, "--trials 5: with --table nothing is searched or selected"),
         ({"table": "VII", "confirm": 0}, "--confirm 0: with --table nothing is searched or selected"),

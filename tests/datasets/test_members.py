@@ -77,16 +77,18 @@ def shard_set(root: Path, members: Members, key: str = "k0", tail: bytes = b"") 
     return Index.load(root)
 
 
-def by_streaming(index: Index, cache: Path) -> None:
-    list(stream.batches(index, "train", plan.eval_reading([1], 1)))
+def by_streaming(index: Index, cache: Path) -> tuple[str, ...]:
+    (batch,) = stream.batches(index, "train", plan.eval_reading([1], 1))
+    return tuple(name for name, on in zip(index.labels.events, batch.events[0]) if on)
 
 
-def by_cache(index: Index, cache: Path) -> None:
-    open_cached(index, "train", cache)
+def by_cache(index: Index, cache: Path) -> tuple[str, ...]:
+    events = open_cached(index, "train", cache).events[0]
+    return tuple(name for name, on in zip(index.labels.events, events) if on)
 
 
-def by_members(index: Index, cache: Path) -> None:
-    read_members(index, "train", 0)
+def by_members(index: Index, cache: Path) -> tuple[str, ...]:
+    return ClipLabels.from_json(read_members(index, "train", 0)["json"]).events or ()
 
 
 READERS = [by_streaming, by_cache, by_members]
@@ -134,7 +136,8 @@ def test_what_is_not_a_clip_is_refused_by_name(
 
 @pytest.mark.parametrize("read", READERS)
 def test_an_honest_clip_is_read(tmp_path: Path, read: Callable[[Index, Path], None]) -> None:
-    read(shard_set(tmp_path / "s", HONEST), tmp_path / "cache")
+    index = shard_set(tmp_path / "s", HONEST)
+    assert read(index, tmp_path / "cache") == ClipLabels.from_json(LABELS).events
 
 
 def sparse(name: str, size: int) -> bytes:

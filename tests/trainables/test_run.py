@@ -14,6 +14,7 @@ from datasets.source import Source
 from trainables.checkpoint import CheckpointError
 from trainables.folder import RunFolder, read_epochs
 from trainables.run import Run
+from trainables.train import Request, train
 
 SMALL = {
     "backbone": "tinycnn", "framework": "csem", "width": 0.25, "batch_size": 16, "accumulate": 2,
@@ -105,6 +106,22 @@ def test_a_killed_run_repeats_only_what_its_checkpoint_lacks(
     assert (
         again.finished and numbers(again.next_epoch()) == expected[-1]
     )  # a finished run repeats its last line
+
+
+def test_another_run_is_refused_and_leaves_the_folder_as_it_is(source: Source, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", start(source, epochs=1), {"command": ["first"]})
+    folder.next_epoch()
+    before = {p.name: p.read_bytes() for p in folder.path.iterdir() if p.is_file()}
+    message = "values of the checkpoint is {.lr.: 0.003}, this run.s is {.lr.: 0.5}"
+    with pytest.raises(CheckpointError, match=message):
+        RunFolder(tmp_path / "run", start(source, epochs=1, lr=0.5), {"command": ["second"]})
+    assert {p.name: p.read_bytes() for p in folder.path.iterdir() if p.is_file()} == before
+
+
+def test_a_run_is_not_begun_in_a_folder_that_holds_something_else(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="holds something else; expected a new folder, or a run's"):
+        train(Request("csem", data="nowhere", out=tmp_path))
 
 
 def test_the_test_split_is_read_once(source: Source, tmp_path: Path) -> None:
