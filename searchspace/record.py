@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 PACKAGES = (
     "torch",
@@ -108,16 +107,6 @@ def newest(studies: Path) -> Path:
     if not found:
         raise FileNotFoundError(f"--resume: there is no study under {studies}/; name one with --study")
     return found[-1].parent
-
-
-def hold(folder: Path) -> FileLock:
-    """A lock on the study, held while a driver works on it. Raises ValueError if another process holds it."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"study {folder} is being run by another process") from None
-    return lock
 
 
 def provenance(root: Path) -> dict[str, Any]:

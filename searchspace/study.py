@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -24,6 +23,9 @@ from optuna.trial import FrozenTrial, TrialState
 from searchspace.methods import Asha, NoPruning
 from searchspace.pins import Pinned, Replayed, agrees, knob
 from searchspace.published import Published
+from searchspace.storage import open_storage as open_storage
+from searchspace.storage import sqlite_url as sqlite_url
+from searchspace.storage import without_password as without_password
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -56,17 +58,6 @@ def seed_for(study_seed: int, values: Mapping[str, Any], repeat: int) -> int:
     machine."""
     text = json.dumps([study_seed, dict(values), repeat], sort_keys=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """The study database. Raises ValueError naming the URL if it can't be opened."""
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except Exception as error:  # SQLAlchemy's, the driver's or alembic's: all mean the same to the user
-        raise ValueError(
-            f"cannot open the study database {without_password(url)}: {error}".splitlines()[0]
-        ) from error
 
 
 class Ledger:
@@ -401,10 +392,6 @@ def run_folder(trial: int, repeat: int) -> str:
     return f"runs/t{trial:04d}-r{repeat}"
 
 
-def sqlite_url(path: Path) -> str:
-    return f"sqlite:///{path.resolve()}"
-
-
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
@@ -418,9 +405,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def without_password(url: str) -> str:
-    """A database URL fit to be shown and kept; other text as it is."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at and "://" in head else url
