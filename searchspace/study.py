@@ -153,27 +153,44 @@ class Ledger:
         self._storage.set_trial_intermediate_value(self._id(job), epoch, value)
         return reason
 
+    def count(self, job: Job, what: str) -> None:
+        """One more of the job's "retries" or "preemptions"."""
+        self._storage.set_trial_user_attr(self._id(job), what, self.counted(job, what) + 1)
+
+    def counted(self, job: Job, what: str) -> int:
+        return self._trials()[job.number].user_attrs.get(what, 0)
+
     def finish(
-        self, job: Job, outcome: str, reason: str = "", details: Mapping[str, Any] | None = None
+        self,
+        job: Job,
+        outcome: str,
+        reason: str = "",
+        details: Mapping[str, Any] | None = None,
+        *,
+        avoid: str = "",
     ) -> None:
         """Tell what became of a job, once: a job already finished stays as it is.
 
         `outcome` is COMPLETE, PRUNED, DIVERGED or FAIL. COMPLETE takes its value from the last report. A
         DIVERGED trial is told PRUNED with a violated constraint: the sampler ranks it below every other,
-        however far it came. FAIL is for the machine's faults, from which there is nothing to learn.
+        however far it came. FAIL is for the machine's faults, from which there is nothing to learn; with
+        `avoid` ("memory") it is the configuration's after all, and the sampler is told so in the same way.
         """
         trial = self._trials()[job.number]
         if trial.state.is_finished():
             return
         last = max(trial.intermediate_values, default=0)
         if outcome == "DIVERGED":
-            optuna.trial.Trial(self.study, self._id(job)).set_constraint("diverged", 1.0)
+            avoid = "diverged"
+        if avoid:
+            optuna.trial.Trial(self.study, self._id(job)).set_constraint(avoid, 1.0)
         for name, value in {"outcome": outcome, "reason": reason, "details": _plain(details or {})}.items():
             self._storage.set_trial_user_attr(self._id(job), name, value)
         if outcome == "COMPLETE":
             self.study.tell(job.number, trial.intermediate_values[last])
         else:
-            self.study.tell(job.number, state=TrialState.FAIL if outcome == "FAIL" else TrialState.PRUNED)
+            learns_nothing = outcome == "FAIL" and not avoid
+            self.study.tell(job.number, state=TrialState.FAIL if learns_nothing else TrialState.PRUNED)
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat record a run, as `trials.parquet` holds them (reports read the columns by these names)."""
@@ -216,6 +233,8 @@ class Ledger:
             "score": finite[max(finite)] if finite else math.nan,
             "parameters": details.get("parameters"),
             "seconds": details.get("seconds"),
+            "retries": trial.user_attrs.get("retries", 0),
+            "preemptions": trial.user_attrs.get("preemptions", 0),
             "started": started,
             "folder": job.folder,
             **{f"config.{name}": value for name, value in job.values.items()},
