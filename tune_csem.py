@@ -32,6 +32,7 @@ from reports import collect, paper_table
 from reports.__main__ import summary
 from searchspace import record
 from searchspace import tables as paper_tables
+from searchspace.hold import hold
 from searchspace.methods import PRUNERS, SAMPLERS, choose
 from searchspace.study import (
     Ledger,
@@ -57,7 +58,7 @@ def main() -> int:
     request, study = tyro.cli(Request, description=__doc__), None
     try:
         study, request = begin(request)
-        with record.hold(study):
+        with hold(study):
             return search(study, request) if request.table is None else rerun(study, request)
     except (ValueError, OSError, optuna.exceptions.OptunaError, ray.exceptions.RayError) as error:
         if os.environ.get("SCENETUNE_DEBUG"):

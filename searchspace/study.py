@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -26,6 +25,9 @@ from searchspace.proposals import seed_for as seed_for
 from searchspace.proposals import waits
 from searchspace.pruners import Curve, Entry, Promotion, dominators
 from searchspace.published import Published
+from searchspace.storage import open_storage as open_storage
+from searchspace.storage import sqlite_url as sqlite_url
+from searchspace.storage import without_password as without_password
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -73,17 +75,6 @@ class Spending:
 
     epochs: int | None = None
     seconds: float | None = None
-
-
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """The study database. Raises ValueError naming the URL if it can't be opened."""
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except Exception as error:  # SQLAlchemy's, the driver's or alembic's: all mean the same to the user
-        raise ValueError(
-            f"cannot open the study database {without_password(url)}: {error}".splitlines()[0]
-        ) from error
 
 
 class Ledger:
@@ -272,15 +263,29 @@ class Ledger:
         others = [self._curve(t) for t in self._jobs() if t.number != job.number]
         return self.pruner.stop_reason(own, epoch, job.epochs, others)
 
+    def count(self, job: Job, what: str) -> None:
+        """One more of the job's "retries" or "preemptions"."""
+        self._set(self._trials()[job.number], what, self.counted(job, what) + 1)
+
+    def counted(self, job: Job, what: str) -> int:
+        return self._trials()[job.number].user_attrs.get(what, 0)
+
     def finish(
-        self, job: Job, outcome: str, reason: str = "", details: Mapping[str, Any] | None = None
+        self,
+        job: Job,
+        outcome: str,
+        reason: str = "",
+        details: Mapping[str, Any] | None = None,
+        *,
+        avoid: str = "",
     ) -> str:
         """Tell what became of a job, once: a job already finished stays as it is. Returns the outcome.
 
         `outcome` is COMPLETE, PRUNED, DIVERGED or FAIL. COMPLETE takes its value from the last report. A
         DIVERGED trial is told PRUNED with a violated constraint: the sampler ranks it below every other,
-        however far it came. FAIL is for the machine's faults, from which there is nothing to learn. One that
-        waits at a rung, or was stopped by a budget, is PAUSED: it can go on, so nothing is told.
+        however far it came. FAIL is for the machine's faults, from which there is nothing to learn; with
+        `avoid` ("memory") it is the configuration's after all, and the sampler is told so in the same way.
+        One that waits at a rung, or was stopped by a budget, is PAUSED: it can go on, so nothing is told.
         """
         trial = self._trials()[job.number]
         if trial.state.is_finished():
@@ -290,13 +295,16 @@ class Ledger:
             self._set(trial, "details", _plain(details or {}))
             return "PAUSED"
         if outcome == "DIVERGED":
-            optuna.trial.Trial(self.study, trial._trial_id).set_constraint("diverged", 1.0)
+            avoid = "diverged"
+        if avoid:
+            optuna.trial.Trial(self.study, trial._trial_id).set_constraint(avoid, 1.0)
         for name, value in {"outcome": outcome, "reason": reason, "details": _plain(details or {})}.items():
             self._set(trial, name, value)
         if outcome == "COMPLETE":
             self.study.tell(job.number, self._objectives(trial, last))
         else:
-            self.study.tell(job.number, state=TrialState.FAIL if outcome == "FAIL" else TrialState.PRUNED)
+            learns_nothing = outcome == "FAIL" and not avoid
+            self.study.tell(job.number, state=TrialState.FAIL if learns_nothing else TrialState.PRUNED)
         return outcome
 
     def rows(self) -> list[dict[str, Any]]:
@@ -432,6 +440,8 @@ class Ledger:
             **trial.user_attrs.get("costs", {}),
             **({"parameters": details["parameters"]} if details.get("parameters") is not None else {}),
             "seconds": details.get("seconds"),
+            "retries": trial.user_attrs.get("retries", 0),
+            "preemptions": trial.user_attrs.get("preemptions", 0),
             "started": started,
             "folder": job.folder,
             **{f"config.{name}": value for name, value in job.values.items()},
@@ -460,8 +470,6 @@ def confirmation(finalists: Iterable[Job], seeds: int, study_seed: int) -> list[
     ]
 
 
-def sqlite_url(path: Path) -> str:
-    return f"sqlite:///{path.resolve()}"
 
 
 def now() -> str:
@@ -488,9 +496,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def without_password(url: str) -> str:
-    """A database URL fit to be shown and kept; other text as it is."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at and "://" in head else url
