@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.study import StudyDirection
@@ -67,8 +67,7 @@ class Second:
     maximize: bool
 
 
-@dataclass(frozen=True)
-class Spending:
+class Spending(NamedTuple):
     """What a search may cost: `epochs` trained in all, `seconds` of the driver's time; None is no limit."""
 
     epochs: int | None = None
@@ -84,6 +83,9 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
         raise ValueError(
             f"cannot open the study database {without_password(url)}: {error}".splitlines()[0]
         ) from error
+
+
+UNLIMITED = Spending()
 
 
 class Ledger:
@@ -102,7 +104,7 @@ class Ledger:
         proposals: Proposals | None = None,
         study: str = "",
         second: Second | None = None,
-        spending: Spending = Spending(),
+        spending: Spending = UNLIMITED,
     ) -> None:
         self.phase, self.pruner, self.proposals, self._storage = phase, pruner, proposals, storage
         self.second, self.spending = second, spending
