@@ -19,6 +19,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from searchspace import extension
 from searchspace.methods import Pruner
 from searchspace.proposals import Proposals as Proposals
 from searchspace.proposals import run_folder as run_folder
@@ -97,7 +98,7 @@ class Ledger:
 
     def __init__(
         self,
-        storage: optuna.storages.RDBStorage,
+        storage: optuna.storages.BaseStorage,
         phase: str,
         *,
         pruner: Pruner,
@@ -112,9 +113,9 @@ class Ledger:
         directions = [StudyDirection.MAXIMIZE]
         if second:
             directions.append(StudyDirection.MAXIMIZE if second.maximize else StudyDirection.MINIMIZE)
-        self.study = optuna.create_study(
-            storage=storage, study_name=name, directions=directions, load_if_exists=True
-        )
+        optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        name = extension.current(storage, name, proposals)
+        self.study = optuna.load_study(study_name=name, storage=storage)
         self._study_id = storage.get_study_id_from_name(name)
         self._began = time.monotonic() - self.study.user_attrs.get("seconds", 0.0)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from searchspace import record
+from searchspace import extension, record
 from searchspace.families import FAMILY, split
 from searchspace.proposals import Proposals
 from searchspace.study import open_storage, sqlite_url
@@ -57,7 +57,8 @@ def known_trials(
             )
     name = f"{theirs['id']} search" if theirs["request"].get("database") else "search"
     try:
-        trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+        latest = extension.current(storage, name, None)
+        trials = optuna.load_study(study_name=latest, storage=storage).get_trials(deepcopy=False)
     except KeyError:
         raise ValueError(f"--warm-start {folder}: nothing was searched there") from None
     found = []

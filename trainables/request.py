@@ -192,7 +192,11 @@ def begin(request: Request) -> tuple[Path, Request]:
             | {"objective": _words(asked["objective"]), "warm_start": _path(asked.get("warm_start"))}
         )
         refuse_other_options(request, begun)
-        return study, extended(request, begun)
+        wider = extended(request, begun)
+        about = record.read(study)
+        more = {name: getattr(wider, name) for name in EXTENSIBLE}
+        record.write(study, about | {"request": about["request"] | more})
+        return study, wider
     for name in ("cpus_per_trial", "workers_per_trial"):
         if getattr(request, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from optuna.storages import InMemoryStorage
 
 from searchspace.methods import SAMPLERS
 from searchspace.proposals import Proposals
@@ -23,7 +24,7 @@ from searchspace.pruners import (
     Step,
     dominators,
 )
-from searchspace.study import Ledger, Second, Spending, open_storage
+from searchspace.study import Ledger, Second, Spending
 
 
 def curves(count: int, epochs: int, seed: int = 0, two: bool = False) -> list[Curve]:
@@ -168,7 +169,7 @@ def run(book: Ledger, most: int = 10**6, noise: float = 0.0) -> list[tuple[int, 
 
 
 def test_promotion_pauses_and_goes_on_with_the_best_third() -> None:
-    book = ledger(open_storage("sqlite://"), Promotion())
+    book = ledger(InMemoryStorage(), Promotion())
     stints = run(book)
     rows = {r["trial"]: r for r in book.rows()}
     x = [rows[n]["config.x"] for n in range(9)]
@@ -192,10 +193,10 @@ def test_promotion_pauses_and_goes_on_with_the_best_third() -> None:
 
 
 def test_promotion_killed_at_any_epoch_and_reopened_takes_the_same_steps() -> None:
-    whole = ledger(open_storage("sqlite://"), Promotion())
+    whole = ledger(InMemoryStorage(), Promotion())
     run(whole)
     expected = [(r["state"], r["epochs"], r["score"], r["reason"]) for r in whole.rows()]
-    storage = open_storage("sqlite://")
+    storage = InMemoryStorage()
     for kill_after in (1, 3, 8, 3, 4, 2, 9, 1):
         run(ledger(storage, Promotion()), kill_after)
     again = ledger(storage, Promotion())
@@ -204,10 +205,10 @@ def test_promotion_killed_at_any_epoch_and_reopened_takes_the_same_steps() -> No
 
 
 def test_a_study_with_more_trials_goes_on_with_those_that_waited() -> None:
-    storage = open_storage("sqlite://")
+    storage = InMemoryStorage()
     run(ledger(storage, Promotion(), trials=4))
     run(ledger(storage, Promotion(), trials=9))
-    whole = ledger(open_storage("sqlite://"), Promotion())
+    whole = ledger(InMemoryStorage(), Promotion())
     run(whole)
     rows = ledger(storage, Promotion()).rows()
     assert [r["score"] for r in rows if r["epochs"] == 3] == [
@@ -218,7 +219,7 @@ def test_a_study_with_more_trials_goes_on_with_those_that_waited() -> None:
 
 def test_rungs_over_epochs_and_seeds() -> None:
     """A configuration goes on only with its mean over two seeds among the best."""
-    book = ledger(open_storage("sqlite://"), Promotion(seeds=2))
+    book = ledger(InMemoryStorage(), Promotion(seeds=2))
     stints = run(book, noise=0.3)
     rows = {r["trial"]: r for r in book.rows()}
     seeds = [r for r in rows.values() if r["origin"].startswith("seed 2 of trial ")]
@@ -249,7 +250,7 @@ def test_a_second_seed_comes_before_more_epochs() -> None:
 
 
 def test_a_budget_of_epochs_truncates_and_a_larger_one_goes_on() -> None:
-    storage = open_storage("sqlite://")
+    storage = InMemoryStorage()
     book = ledger(storage, NoPruning(), epochs=9, trials=4, spending=Spending(epochs=12))
     run(book)
     assert [(r["state"], r["epochs"]) for r in book.rows()] == [("COMPLETE", 9), ("PRUNED", 3)]
@@ -262,7 +263,7 @@ def test_a_budget_of_epochs_truncates_and_a_larger_one_goes_on() -> None:
 
 
 def test_a_budget_of_time_counts_over_restarts() -> None:
-    storage = open_storage("sqlite://")
+    storage = InMemoryStorage()
     book = ledger(storage, NoPruning(), epochs=3, spending=Spending(seconds=3600))
     run(book, most=4)
     book._began -= 3000.0
@@ -274,7 +275,7 @@ def test_a_budget_of_time_counts_over_restarts() -> None:
 
 def test_two_objectives_are_told_and_the_front_is_marked() -> None:
     book = ledger(
-        open_storage("sqlite://"),
+        InMemoryStorage(),
         NoPruning(),
         epochs=1,
         trials=12,
