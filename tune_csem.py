@@ -232,7 +232,7 @@ def place_for(
 
 def notes(request: Request, proposals: Proposals) -> list[str]:
     objectives = 2 if request.goals()[1] else 1
-    return notes_of(proposals, request.sampler, objectives=objectives, pruned=request.pruner != "none")
+    return notes_of(proposals, request.sampler, request.pruner, objectives=objectives)
 
 
 def proposals_for(request: Request, index: Index, pins: dict[str, Any]) -> Proposals:

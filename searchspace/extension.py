@@ -1,8 +1,8 @@
 """A running study whose space has become wider.
 
 The database refuses other choices for a dimension it has trials of. So the trials are written again, under
-the same numbers and with all that is known of them, into a study of the database that has the wider space; the
-old one stays as it was and points to it.
+the same numbers and with all that is known of them, into a study of the database that has the wider space;
+the old one stays as it was and points to it.
 """
 
 from __future__ import annotations

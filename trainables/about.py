@@ -18,7 +18,7 @@ from searchspace import record
 from searchspace.study import clock
 from trainables import names
 from trainables.registry import family
-from trainables.request import Request
+from trainables.request import EXTENSIBLE, Request
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +36,7 @@ def describe_study(
         about
         | planned
         | {
+            "request": about["request"] | {name: getattr(request, name) for name in EXTENSIBLE},
             "status": "running",
             "command": about.get("command", [shown(word) for word in sys.argv]),
             "objective": {"metric": objective, "mode": "max"},

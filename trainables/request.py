@@ -24,6 +24,7 @@ from searchspace import tables as paper_tables
 from searchspace.families import prefixed
 from searchspace.methods import PRUNERS, SAMPLERS, Pruner, choose
 from searchspace.pins import parse_settings
+from searchspace.population import Population
 from searchspace.pruners import Promotion
 from searchspace.published import Published
 from searchspace.study import Second, Spending, now, without_password
@@ -95,7 +96,7 @@ class Request:
     """Who proposes: tpe, gp, cmaes, nsga2, nsga3, random, qmc (evenly spread), grid (every point once)."""
     pruner: str = "asha"
     """Who stops early: asha, promotion (all wait at a rung, the best go on from their checkpoints),
-    hyperband, median, patience, none."""
+    hyperband, median, patience, none; pbt replaces the worst by changed copies of the best."""
     rung_seeds: int = 1
     """With --pruner promotion: seeds that a configuration is trained from up to a rung before it goes on."""
     prior: float = 0.5
@@ -159,6 +160,10 @@ class Request:
     def method(self) -> Pruner:
         """Who stops early. Raises ValueError for what it can't do."""
         pruner = choose("pruner", self.pruner, PRUNERS)
+        if isinstance(pruner, Population) and (trials := self.budget().trials) < pruner.share:
+            raise ValueError(
+                f"--trials {trials}: --pruner pbt replaces a quarter, expected at least {pruner.share}"
+            )
         if self.goals()[1] and pruner.objectives < 2:
             able = [name for name, one in PRUNERS.items() if one.objectives > 1]
             raise ValueError(
@@ -192,11 +197,7 @@ def begin(request: Request) -> tuple[Path, Request]:
             | {"objective": _words(asked["objective"]), "warm_start": _path(asked.get("warm_start"))}
         )
         refuse_other_options(request, begun)
-        wider = extended(request, begun)
-        about = record.read(study)
-        more = {name: getattr(wider, name) for name in EXTENSIBLE}
-        record.write(study, about | {"request": about["request"] | more})
-        return study, wider
+        return study, extended(request, begun)
     for name in ("cpus_per_trial", "workers_per_trial"):
         if getattr(request, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")

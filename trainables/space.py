@@ -115,11 +115,13 @@ def _suggest(name: str, labels: Any, trial: Any) -> dict[str, Any]:
     return family(name).suggest(trial, labels)
 
 
-def notes_of(proposals: Proposals, sampler: str, *, objectives: int, pruned: bool) -> list[str]:
+def notes_of(proposals: Proposals, sampler: str, pruner: str, *, objectives: int) -> list[str]:
     """What a reader of the plan should know of the sampler and the limits in this space. Raises ValueError
     for a space the sampler can't search."""
     method = SAMPLERS[sampler]
-    lines = [f"{sampler}: {line}" for line in method.notes(proposals.searchable, objectives, pruned)]
+    lines = [
+        f"{sampler}: {line}" for line in method.notes(proposals.searchable, objectives, pruner != "none")
+    ]
     if sampler == "grid":
         lines.append(f"grid: {len(proposals.searchable.points()):,} points, in shuffled order")
     if proposals.strength and method.learns:
@@ -127,6 +129,8 @@ def notes_of(proposals: Proposals, sampler: str, *, objectives: int, pruned: boo
             f"prior: proposals near published rows, {proposals.strength:.0%} at first, half as many after "
             "every 10 trials"
         )
+    if pruner == "pbt":
+        lines.append("pbt: knobs change on the way; a finalist is confirmed with its last ones throughout")
     if proposals.limits:
         most = ", ".join(f"{name} {value:.3g}" for name, value in proposals.limits.items())
         lines.append(f"limits: {most}; configurations that need more are not run")

@@ -34,6 +34,7 @@ from searchspace.study import Job, Ledger, now
 from trainables.allocator import keep_freed_pages
 from trainables.engine import Diverged
 from trainables.folder import RunFolder, read_epochs
+from trainables.inherit import inherit
 from trainables.progress import Progress
 from trainables.registry import family
 from trainables.run import Run
@@ -164,13 +165,17 @@ class Conductor:
         self.began: dict[str, float] = {}
         self.verdicts: dict[str, tuple[str, str]] = {}
         self.failures: Counter[int] = Counter()
-        self.again = [job for job in ledger.unfinished() if not self._caught_up(job)]
+        unfinished = ledger.unfinished()
+        for job in unfinished:  # before a parent goes on and has another checkpoint
+            inherit(Path(place.study), job)
+        self.again = [job for job in unfinished if not self._caught_up(job)]
 
     def next_job(self, trial_id: str) -> dict[str, Any] | None:
         """A trial's config: jobs to be taken up again first. None when nothing is left to start."""
         job = self.again.pop(0) if self.again else self.ledger.next_job()
         if job is None:
             return None
+        inherit(Path(self.place.study), job)
         self.live[trial_id], self.began[trial_id] = job, time.monotonic()
         (Path(self.place.study) / job.folder / STOP).unlink(missing_ok=True)  # of when it was let wait
         self.progress.started(job)

@@ -11,6 +11,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from searchspace.methods import SAMPLERS
+from searchspace.population import Population, together
 from searchspace.proposals import Proposals
 from searchspace.pruners import (
     Asha,
@@ -292,3 +293,70 @@ def test_two_objectives_are_told_and_the_front_is_marked() -> None:
     assert {j.number for j in first} == {r["trial"] for r in rows if r["pareto"]}
     assert [rows[j.number]["score"] for j in first] == sorted(r["score"] for r in rows if r["pareto"])[::-1]
     assert rows[0]["parameters"] == 7 and rows[0]["memory"] == 1
+
+
+def test_a_population_replaces_its_worst_by_changed_copies_of_its_best() -> None:
+    book = ledger(InMemoryStorage(), Population(), trials=8, epochs=9)
+    stints = run(book)
+    rows = {r["trial"]: r for r in book.rows()}
+    assert stints[:8] == [(n, 0, 3) for n in range(8)] and len(rows) == 12  # two in each of two generations
+    first = sorted(range(8), key=lambda n: rows[n]["config.x"])
+    for loser, copy, parent in ((first[0], 8, first[-1]), (first[1], 9, first[-2])):
+        assert rows[loser]["state"] == "PRUNED" and rows[loser]["epochs"] == 3
+        assert rows[loser]["reason"].startswith(
+            f"{rows[loser]['score']:.4f} is among the worst 2 of 8 at epoch 3; a copy of trial {parent} ("
+        )
+        assert rows[copy]["origin"] == f"copy of trial {parent} at epoch 3"
+        changed = rows[copy]["config.x"] / rows[parent]["config.x"]
+        assert (
+            changed == pytest.approx(0.8)
+            or changed == pytest.approx(1.25)
+            or changed == 1 / rows[parent]["config.x"]
+        )
+        trials = book.study.get_trials()
+        assert {e: v for e, v in trials[copy].intermediate_values.items() if e <= 3} == {
+            e: v for e, v in trials[parent].intermediate_values.items() if e <= 3
+        }
+    assert sum(r["state"] == "COMPLETE" for r in rows.values()) == 8
+    # no survivor went on before the copies had begun
+    assert [s[0] for s in stints[8:10]] == [8, 9]
+    assert book.spent() is None and sum(end - start for _, start, end in stints) == 8 * 9
+    assert book.started() == 8
+
+
+def test_a_population_killed_at_any_epoch_decides_the_same() -> None:
+    whole = ledger(InMemoryStorage(), Population(), trials=5, epochs=9)
+    run(whole)
+    storage = InMemoryStorage()
+    for kill_after in (2, 5, 9, 1, 3, 8, 2):
+        run(ledger(storage, Population(), trials=5, epochs=9), kill_after)
+    again = ledger(storage, Population(), trials=5, epochs=9)
+    run(again)
+    outcome = [[(r["state"], r["epochs"], r["score"], r["reason"]) for r in b.rows()] for b in (whole, again)]
+    assert outcome[0] == outcome[1]
+
+
+def test_a_crash_between_a_copy_and_the_end_of_what_it_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = InMemoryStorage()
+    book = ledger(storage, Population(), trials=4, epochs=9)
+    for _ in range(4):
+        job = book.next_job()
+        for epoch in (1, 2, 3):
+            reason = book.report(job, epoch, job.values["x"])
+        book.finish(job, "PRUNED", reason)
+    with monkeypatch.context() as patch:
+        patch.setattr(book.study, "tell", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            book.next_job()
+    again = ledger(storage, Population(), trials=4, epochs=9)
+    (copy,) = again.unfinished()
+    assert copy.number == 4 and copy.born == 3 and copy.until == 6
+    run(again)
+    assert len([r for r in again.rows() if r["origin"].endswith("at epoch 3")]) == 1
+    assert sum(r["state"] == "COMPLETE" for r in again.rows()) == 4
+
+
+def test_a_generation_waits_for_all_of_it() -> None:
+    assert together([3, 3, 3], [3, 3]) is None and together([3, 3, 3], [3, 3, 3]) == 3
+    assert together([3, 6, 6], [3]) == 3 and together([6, 6], []) is None
+    assert together([3, 6], [6]) is None
