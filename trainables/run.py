@@ -6,6 +6,7 @@ by itself.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -25,6 +26,7 @@ from trainables.contract import AudioFormat, FitsLabels
 from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
 from trainables.evaluators import choose_svm, codes
 from trainables.frame_metrics import SEGMENT
+from trainables.latency import latency
 from trainables.metrics import Scores
 from trainables.parts.batchnorm import synchronise
 from trainables.parts.frontend import statistics
@@ -98,6 +100,13 @@ class Run:
     @property
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    @functools.cached_property
+    def latency(self) -> float:
+        """Time for one clip, ms (trainables/latency.py), measured once in a process."""
+        index, frontend = self.source.index, cast(Any, self.model.frontend)
+        clip = torch.zeros(1, index.channels, index.samples, device=self.device)
+        return latency(self.model, tuple(frontend.raw(clip).shape), self.device)
 
     def next_epoch(self) -> dict[str, float]:
         """Train one epoch and validate: {"train/…", "val/…"}. Raises engine.Diverged on a non-finite loss."""

@@ -29,6 +29,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from datasets.mix import open_sources
 from datasets.source import Source
+from searchspace.families import split
 from searchspace.study import Job, Ledger, now
 from trainables import watch
 from trainables.allocator import keep_freed_pages
@@ -45,24 +46,28 @@ from trainables.failures import (
     full_disk_line,
 )
 from trainables.folder import RunFolder, read_epochs
+from trainables.inherit import inherit
 from trainables.progress import Progress
 from trainables.registry import family
 from trainables.run import Run
 from trainables.watch import watched
 
+LATENCY = "latency"
 STOP = "stop"  # a file in the run folder that tells a data-parallel trial to end
 
 
 @dataclass(frozen=True)
 class Place:
     """Where and with what every trial of a study runs. `cache` None streams; `events` as in datasets.events,
-    `mix` is mixed into every batch (datasets.mix). `threads` are torch's in a trial's process, which ends
-    itself after `hang` seconds without a batch (trainables.watch)."""
+    `mix` is mixed into every batch (datasets.mix). `family` is that of configurations that do not name their
+    own; `second` a second objective that trials measure. `threads` are torch's in a trial's process, which
+    ends itself after `hang` seconds without a batch (trainables.watch)."""
 
     family: str
     data: str
     study: str
     objective: str
+    second: str = ""
     cache: str | None = None
     events: str = "labels"
     mix: tuple[str, ...] = ()
@@ -83,10 +88,11 @@ def warm_source(
 
 def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: str = "cpu") -> RunFolder:
     """The job's run, gone on from its checkpoint if it has one."""
+    name, knobs = split(job.values, place.family)
     run = Run(
-        place.family,
-        job.values,
-        warm_source(place.data, tuple(place.mix), place.cache, place.events, family(place.family).frame_hop),
+        name,
+        knobs,
+        warm_source(place.data, tuple(place.mix), place.cache, place.events, family(name).frame_hop),
         seed=job.seed,
         epochs=job.epochs,
         device=device,
@@ -97,9 +103,9 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
     return RunFolder(Path(place.study) / job.folder, run, place.provenance, writer=rank == 0)
 
 
-def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
-    """One epoch, as both runners report it: metrics, "epoch", "parameters"; "diverged" with the reason where
-    it did.
+def advance(folder: RunFolder, job: Job, *, latency: bool = False) -> dict[str, Any]:
+    """One epoch, as both runners report it: metrics, "epoch", "parameters", "latency" in ms if asked for;
+    "diverged" with the reason where it did.
 
     The test split is read after the last epoch of jobs that ask for it (confirmation runs do). A job that is
     to wait leaves a checkpoint.
@@ -116,7 +122,8 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
         metrics |= folder.test()
     elif ends(folder, job):
         folder.save()
-    return metrics | {"parameters": folder.run.parameter_count}
+    timed = {LATENCY: folder.run.latency} if latency else {}
+    return metrics | timed | {"parameters": folder.run.parameter_count}
 
 
 def ends(folder: RunFolder, job: Job) -> bool:
@@ -157,7 +164,7 @@ class WarmTrial(tune.Trainable):
                 torch.set_num_threads(self.place.threads)
                 keep_freed_pages()
                 self.folder = open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
-            result = advance(self.folder, self.job)
+            result = advance(self.folder, self.job, latency=self.place.second == LATENCY)
         return result | {"done": ends(self.folder, self.job) or "diverged" in result}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -176,7 +183,10 @@ class Conductor:
         self.verdicts: dict[str, tuple[str, str]] = {}
         self.preemptions: Counter[int] = Counter()  # in a row, without a new epoch
         self.broken: Exception | None = None  # what ends the study, not one trial
-        self.again = [job for job in ledger.unfinished() if not self._caught_up(job)]
+        unfinished = ledger.unfinished()
+        for job in unfinished:  # before a parent goes on and has another checkpoint
+            inherit(Path(place.study), job)
+        self.again = [job for job in unfinished if not self._caught_up(job)]
         for job in self.again:
             ledger.count(job, "preemptions")
 
@@ -185,6 +195,7 @@ class Conductor:
         job = self.again.pop(0) if self.again else self.ledger.next_job()
         if job is None:
             return None
+        inherit(Path(self.place.study), job)
         self.live[trial_id] = job
         self.began[trial_id] = time.monotonic(), Notes.at(self._folder(job))
         (self._folder(job) / STOP).unlink(missing_ok=True)  # of when it was let wait
@@ -261,7 +272,10 @@ class Conductor:
         value = float(metrics[self.place.objective])
         if not math.isfinite(value):
             return "DIVERGED", f"{self.place.objective} is {value} after epoch {metrics['epoch']}"
-        reason = self.ledger.report(job, int(metrics["epoch"]), value)
+        second = float(metrics.get(self.place.second, math.nan)) if self.place.second else None
+        if second is not None and not math.isfinite(second):
+            return "DIVERGED", f"{self.place.second} is {second} after epoch {metrics['epoch']}"
+        reason = self.ledger.report(job, int(metrics["epoch"]), value, second)
         del self.preemptions[job.number]
         self.progress.epoch(job, metrics, value)
         return ("PRUNED", reason) if reason else None
@@ -402,6 +416,7 @@ def run_phase(
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are in the run folders and the ledger
     conductor = Conductor(ledger, place, progress, ended)
+    phase = ledger.phase  # Tune pickles the functions below
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
     if place.workers == 1:
         trainable = tune.with_resources(WarmTrial, {"cpu": cpus, "gpu": place.gpus})
@@ -416,7 +431,7 @@ def run_phase(
             scheduler=_TellLedger(conductor),
             num_samples=-1,
             reuse_actors=place.workers == 1,
-            trial_dirname_creator=lambda trial: f"{ledger.phase}-{trial.trial_id}",
+            trial_dirname_creator=lambda trial: f"{phase}-{trial.trial_id}",
             trial_name_creator=lambda trial: (
                 Path(trial.config["job"]["folder"]).name if trial.config else trial.trial_id
             ),
