@@ -14,7 +14,6 @@ from searchspace.study import Job, Ledger
 from trainables import checkpoint
 
 Kept = Callable[[Ledger], set[str]]
-GOES_ON = ("RUNNING", "PAUSED")
 
 
 def best(count: int) -> Kept:
@@ -41,12 +40,9 @@ class Checkpoints:
     def __init__(self, study: Path, ledger: Ledger, kept: Kept) -> None:
         self._study, self._ledger, self._kept = study, ledger, kept
         self._sizes: dict[str, int] = {}
-        self._going_on: set[str] = set()
-        wanted = kept(ledger)
+        wanted = kept(ledger) | ledger.going_on()
         for row in ledger.rows():  # a driver may have died between a run's end and its checkpoint's
-            if row["state"] in GOES_ON:
-                self._going_on.add(row["folder"])
-            if row["state"] in GOES_ON or row["folder"] in wanted:
+            if row["folder"] in wanted:
                 self._measure(row["folder"])
             else:
                 checkpoint.remove(self._checkpoint(row["folder"]))
@@ -58,14 +54,16 @@ class Checkpoints:
     def ended(self, job: Job, outcome: str) -> None:
         """A run has ended, or waits: keep its checkpoint or delete it, and with it one that it displaces."""
         self._measure(job.folder)
-        if outcome in GOES_ON:
-            self._going_on.add(job.folder)
+        if outcome == "PAUSED":
             return
-        self._going_on.discard(job.folder)
         if outcome == "COMPLETE":
-            self._drop(self._sizes.keys() - self._kept(self._ledger) - self._going_on)
+            self._drop(self._sizes.keys() - self._kept(self._ledger) - self._ledger.going_on())
         else:
             self._drop({job.folder})
+
+    def close(self) -> None:
+        """The phase is over: nothing waits any more."""
+        self._drop(self._sizes.keys() - self._kept(self._ledger) - self._ledger.going_on(closing=True))
 
     def _drop(self, folders: set[str]) -> None:
         for folder in folders:

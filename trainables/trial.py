@@ -101,7 +101,8 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
     """One epoch, as both runners report it: metrics, "epoch", "parameters"; "diverged" with the reason where
     it did.
 
-    The test split is read after the last epoch of jobs that ask for it (confirmation runs do).
+    The test split is read after the last epoch of jobs that ask for it (confirmation runs do). A job that is
+    to wait leaves a checkpoint.
     """
     try:
         metrics: dict[str, Any] = dict(folder.next_epoch())
@@ -113,7 +114,14 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
         }
     if folder.finished and job.test:
         metrics |= folder.test()
+    elif ends(folder, job):
+        folder.save()
     return metrics | {"parameters": folder.run.parameter_count}
+
+
+def ends(folder: RunFolder, job: Job) -> bool:
+    """Whether the job has come to its last epoch, or to where it waits."""
+    return folder.finished or folder.run.epoch >= job.stops_at
 
 
 @contextmanager
@@ -150,7 +158,7 @@ class WarmTrial(tune.Trainable):
                 keep_freed_pages()
                 self.folder = open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
             result = advance(self.folder, self.job)
-        return result | {"done": self.folder.finished or "diverged" in result}
+        return result | {"done": ends(self.folder, self.job) or "diverged" in result}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -187,6 +195,7 @@ class Conductor:
             return None
         self.live[trial_id] = job
         self.began[trial_id] = time.monotonic(), Notes.at(self._folder(job))
+        (self._folder(job) / STOP).unlink(missing_ok=True)  # of when it was let wait
         self.progress.started(job)
         return {"job": asdict(job), "place": asdict(self.place)}
 
@@ -202,7 +211,8 @@ class Conductor:
             self.verdicts[trial_id] = verdict
         if verdict and self.place.workers > 1:
             # Killing the trial would leave its workers' placement group behind; it ends by itself.
-            (self._folder(job) / STOP).touch()
+            if int(metrics["epoch"]) < job.stops_at:
+                (self._folder(job) / STOP).touch()
             return True
         return verdict is None
 
@@ -275,11 +285,11 @@ class Conductor:
     ) -> None:
         shown = {k: v for k, v in metrics.items() if k.startswith(("train/", "val/", "test/"))}
         details = {"metrics": shown, "parameters": metrics.get("parameters"), "seconds": round(seconds, 2)}
-        self.ledger.finish(job, outcome, reason, details, avoid=avoid)
+        told = self.ledger.finish(job, outcome, reason, details, avoid=avoid)
         if self.checkpoints:
-            self.checkpoints.ended(job, outcome)
+            self.checkpoints.ended(job, told)
             self.progress.checkpoint_bytes = self.checkpoints.bytes
-        self.progress.finished(job, outcome, reason)
+        self.progress.finished(job, told, reason)
         self.ended()
 
     def _folder(self, job: Job) -> Path:
@@ -441,3 +451,5 @@ def run_phase(
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if conductor.checkpoints:
+        conductor.checkpoints.close()

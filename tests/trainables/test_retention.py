@@ -16,7 +16,8 @@ def ledger(folder: Path, jobs: list[Job]) -> Ledger:
 
 
 def a_job(trial: int, repeat: int = 0) -> Job:
-    return Job(-1, trial, repeat, "search", {"lr": 0.1}, trial, 1, f"runs/t{trial:04d}-r{repeat}")
+    folder = f"runs/t{trial:04d}-r{repeat}"
+    return Job(-1, trial, repeat, "search", {"lr": 0.1}, trial, 2, folder, until=int(trial == 5))
 
 
 def checkpointed(folder: Path, job: Job) -> None:
@@ -39,23 +40,28 @@ def test_of_a_search_the_best_and_what_runs_keep_theirs(tmp_path: Path) -> None:
         job = book.next_job()
         assert job
         checkpointed(tmp_path, job)
-        book.report(job, 1, score)
-        book.finish(job, outcome)
-        checkpoints.ended(job, outcome)
+        for epoch in (1, 2):
+            book.report(job, epoch, score)
+        checkpoints.ended(job, book.finish(job, outcome))
         assert len(on_disk(tmp_path)) <= 3
     assert on_disk(tmp_path) == {running.folder[5:], "t0002-r0", "t0004-r0"}
     assert checkpoints.bytes == 2000
     waiting = book.next_job()
     assert waiting
     checkpointed(tmp_path, waiting)
-    checkpoints.ended(waiting, "PAUSED")
+    book.report(waiting, 1, 0.1)
+    checkpoints.ended(waiting, book.finish(waiting, "PRUNED", "paused at epoch 1"))
     better = book.next_job()
     assert better
     checkpointed(tmp_path, better)
-    book.report(better, 1, 0.8)
-    book.finish(better, "COMPLETE")
-    checkpoints.ended(better, "COMPLETE")  # displaces 0.6, and nothing that goes on
-    assert on_disk(tmp_path) == {running.folder[5:], waiting.folder[5:], "t0002-r0", "t0006-r0"}
+    for epoch in (1, 2):
+        book.report(better, epoch, 0.8)
+    checkpoints.ended(better, book.finish(better, "COMPLETE"))  # displaces 0.6, and nothing that goes on
+    going_on = {running.folder[5:], waiting.folder[5:]}
+    assert on_disk(tmp_path) == {*going_on, "t0002-r0", "t0006-r0"}
+    assert on_disk(tmp_path) == {Path(f).name for f in book.going_on()} | {"t0002-r0", "t0006-r0"}
+    checkpoints.close()
+    assert on_disk(tmp_path) == {running.folder[5:], "t0002-r0", "t0006-r0"}
 
 
 def test_what_a_killed_driver_left_is_swept_when_the_study_is_opened(tmp_path: Path) -> None:
@@ -64,7 +70,7 @@ def test_what_a_killed_driver_left_is_swept_when_the_study_is_opened(tmp_path: P
         job = book.next_job()
         assert job
         checkpointed(tmp_path, job)
-        book.report(job, 1, score)
+        book.report(job, 2, score)
         book.finish(job, "COMPLETE")
     running = book.next_job()
     assert running
@@ -78,7 +84,7 @@ def test_confirmed_configurations_keep_their_best_seed_and_tables_the_first(tmp_
     for score in (0.5, 0.6, 0.7, 0.1):
         job = book.next_job()
         assert job
-        book.report(job, 1, score)
+        book.report(job, 2, score)
         book.finish(job, "COMPLETE")
     assert retention.best_seeds(book) == {"runs/t0003-r2", "runs/t0004-r1"}
     assert retention.first_seeds(book) == {"runs/t0003-r1", "runs/t0004-r1"}
