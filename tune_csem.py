@@ -43,9 +43,10 @@ from searchspace.study import (
     sqlite_url,
 )
 from searchspace.warm_start import warm_started
+from trainables import retention
 from trainables.about import describe_study, list_refused, print_plan
 from trainables.analyse import analyse_winner
-from trainables.export import export_best, keep_checkpoints, keep_first_seeds
+from trainables.export import export_best
 from trainables.goals import PREDICTED
 from trainables.printed import analyse_rows, here
 from trainables.progress import Progress
@@ -119,22 +120,21 @@ def search(study: Path, request: Request) -> int:
             print(f"note     {warm_started(request.warm_start, searching.study, proposals, about, families)}")
         searching.enqueue(proposals.published, at_most=max(1, budget.trials // 2))
         with Progress("search", budget.trials, budget.epochs, already=searching.finished()) as progress:
-            run(searching, progress=progress)
+            run(searching, progress=progress, kept=retention.best(budget.confirm))
         list_refused(study, searching.refused())
         finalists = searching.best(budget.confirm)
-        keep_checkpoints(study, searching, finalists)
 
         # Confirm: the best ones at full length over fresh seeds; only these ever see the test split
         confirming.plan(confirmation(finalists, budget.seeds, request.seed))
         jobs = len(finalists) * budget.seeds
         with Progress("confirm", jobs, budget.epochs, already=confirming.finished()) as progress:
-            run(confirming, progress=progress)
+            run(confirming, progress=progress, kept=retention.best_seeds)
 
     # The winner, the report
     model = export_best(study, request.family, index)
     if model:
         print(analyse_winner(model, source))
-    record.write(study, about | {"status": "complete", "finished": now()})
+    record.write(study, about | {"status": "complete", "finished": now(), "disk": record.disk_use(study)})
     page = reports.build(study)
     print(summary(collect.load(study)))
     print(
@@ -170,10 +170,6 @@ def rerun(study: Path, request: Request) -> int:
             jobs = paper_tables.jobs(mine, budget.seeds, request.seed, budget.epochs)
             ledger.plan(jobs)
 
-            def ended(ledger: Ledger = ledger) -> None:
-                keep_first_seeds(study, ledger)
-                tables.refresh()
-
             with Progress("table", len(jobs), budget.epochs, already=ledger.finished()) as progress:
                 run_phase(
                     ledger,
@@ -181,12 +177,13 @@ def rerun(study: Path, request: Request) -> int:
                     progress,
                     concurrent=concurrent,
                     cpus=request.cpus_per_trial,
-                    ended=ended,
+                    ended=tables.refresh,
+                    kept=retention.first_seeds,
                 )
 
     # Ours beside the paper's
     analyse_rows(study, made, functools.partial(opened, request))
-    record.write(study, about | {"status": "complete", "finished": now()})
+    record.write(study, about | {"status": "complete", "finished": now(), "disk": record.disk_use(study)})
     done = collect.load(study)
     paper_table.write(done)
     page = reports.build(study)

@@ -486,6 +486,12 @@ class Ledger:
         second = self._second_of(trial)
         return [value, math.nan if second is None else second]
 
+    def going_on(self, *, closing: bool = False) -> set[str]:
+        """Folders of the runs that are under way, that a budget stopped, or, but for when the phase is
+        `closing`, that wait at a rung: those that can go on from where they are."""
+        running = [t for t in self._trials(TrialState.RUNNING) if "values" in t.user_attrs]
+        return {t.user_attrs["folder"] for t in running if not (closing and waits(t))}
+
     def finished(self) -> int:
         """How many runs have ended, however they did, or wait."""
         return sum(t.state.is_finished() or waits(t) for t in self._jobs())
@@ -550,8 +556,6 @@ def confirmation(finalists: Iterable[Job], seeds: int, study_seed: int) -> list[
         for repeat in range(1, seeds + 1)
         for job in finalists
     ]
-
-
 
 
 def now() -> str:

@@ -30,6 +30,7 @@ class Progress:
         self.counted: set[str] = set()
         self.best: tuple[float, Job] | None = None
         self.began, self.ended_here = time.monotonic(), 0
+        self.checkpoint_bytes: int | None = None
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Progress:
@@ -90,6 +91,8 @@ class Progress:
             parts.append(f"remaining about {_clock(elapsed / self.ended_here * (self.jobs - self.ended))}")
         if self.best:
             parts.append(f"best so far {self.best[0]:.4f} ({_name(self.best[1])})")
+        if self.checkpoint_bytes is not None:
+            parts.append(f"checkpoints {self.checkpoint_bytes / 1e6:.1f} MB")
         return ", ".join(parts)
 
 

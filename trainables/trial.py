@@ -31,7 +31,7 @@ from datasets.mix import open_sources
 from datasets.source import Source
 from searchspace.families import split
 from searchspace.study import Job, Ledger, now
-from trainables import watch
+from trainables import retention, watch
 from trainables.allocator import keep_freed_pages
 from trainables.engine import Diverged
 from trainables.failures import (
@@ -176,8 +176,16 @@ class Conductor:
     """Turns what Tune asks and tells into calls on a ledger. One per phase; knows nothing of Ray's
     classes."""
 
-    def __init__(self, ledger: Ledger, place: Place, progress: Progress, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        place: Place,
+        progress: Progress,
+        ended: Callable[[], None],
+        kept: retention.Kept | None = None,
+    ) -> None:
         self.ledger, self.place, self.progress, self.ended = ledger, place, progress, ended
+        self.checkpoints = retention.Checkpoints(Path(place.study), ledger, kept) if kept else None
         self.live: dict[str, Job] = {}
         self.began: dict[str, tuple[float, Notes]] = {}
         self.verdicts: dict[str, tuple[str, str]] = {}
@@ -292,6 +300,9 @@ class Conductor:
         shown = {k: v for k, v in metrics.items() if k.startswith(("train/", "val/", "test/"))}
         details = {"metrics": shown, "parameters": metrics.get("parameters"), "seconds": round(seconds, 2)}
         told = self.ledger.finish(job, outcome, reason, details, avoid=avoid)
+        if self.checkpoints:
+            self.checkpoints.ended(job, told)
+            self.progress.checkpoint_bytes = self.checkpoints.bytes
         self.progress.finished(job, told, reason)
         self.ended()
 
@@ -402,12 +413,13 @@ def run_phase(
     concurrent: int,
     cpus: float,
     ended: Callable[[], None] = lambda: None,
+    kept: retention.Kept | None = None,
 ) -> None:
     """Run a ledger's jobs until it has no more, `concurrent` at a time, each with `cpus` CPUs and
     `place.gpus` GPUs.
 
     With `place.workers` > 1 each trial is a Ray Train group of that many workers, each with those resources.
-    `ended` is called after each job.
+    `ended` is called after each job; `kept` says which ended runs' checkpoints stay, all of them by default.
     """
     from trainables.worker import DRIVER_CPUS, data_parallel_trial
 
@@ -415,7 +427,7 @@ def run_phase(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the screen is ours
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are in the run folders and the ledger
-    conductor = Conductor(ledger, place, progress, ended)
+    conductor = Conductor(ledger, place, progress, ended, kept)
     phase = ledger.phase  # Tune pickles the functions below
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
     if place.workers == 1:
@@ -454,3 +466,5 @@ def run_phase(
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if conductor.checkpoints:
+        conductor.checkpoints.close()
