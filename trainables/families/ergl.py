@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 EdgeTokens = Literal["channel", "time"]
 EDGE_TOKENS: tuple[str, ...] = get_args(EdgeTokens)
-WINDOW, HOP = Fraction(32, 1000), Fraction(10, 1000)  # s
+WINDOW = Fraction(32, 1000)  # s
 EMBEDDING = 2048
 F_MAX = 14000.0
 
@@ -72,6 +72,7 @@ class Config:
     width              multiplies the trunk's channel counts and the FC layer; 1 is the published size
     dropout            after every convolution block; embedding_dropout before the FC layer
     n_mels, f_min, f_max  mel bins and their limits in Hz; f_max None = min(14000, half the sampling rate)
+    hop                s from frame to frame, rounded down to whole samples; longer ones are cheaper
     spec_augment       mask two stripes of up to `time_mask` frames and two of up to `freq_mask` mel bins
     """
 
@@ -90,6 +91,7 @@ class Config:
     dropout: float = 0.2
     embedding_dropout: float = 0.5
     n_mels: int = 64
+    hop: float = 0.01
     f_min: float = 50.0
     f_max: float | None = None
     spec_augment: bool = False
@@ -98,7 +100,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
-        check_range(self, "width", 0.0, above=True)
+        for name in ("width", "hop"):
+            check_range(self, name, 0.0, above=True)
         for name in ("n_events", "gcn_layers", "heads", "time_tokens", "n_mels"):
             check_range(self, name, 1)
         check_range(self, "node_width", 2)
@@ -208,7 +211,7 @@ def build(config: Config, labels: LabelSpace, audio: AudioFormat) -> EventGraphM
         f_min=config.f_min,
         f_max=f_max,
         window=WINDOW,
-        hop=HOP,
+        hop=config.hop,
         augment=SpecAugment(config.time_mask, config.freq_mask) if config.spec_augment else None,
     )
     _refuse_too_small(frontend, audio)
