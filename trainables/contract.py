@@ -113,6 +113,14 @@ class FitsLabels(Protocol):
     def fit_labels(self, batches: Iterable[Batch]) -> None: ...
 
 
+@runtime_checkable
+class RelatesEvents(Protocol):
+    """A model with a graph of its events: what of the message that event i receives comes from event j, in
+    each clip of waveform (B, C, N): (B, n, n), rows sum to 1, the events in the order of `event_logits`."""
+
+    def event_relations(self, waveform: Tensor) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Family:
     """What a family file hands over.

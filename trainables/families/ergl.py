@@ -42,7 +42,13 @@ from trainables import losses
 from trainables.contract import AudioFormat, Family, JointOutput, Term
 from trainables.knobs import check, check_range
 from trainables.parts import cnn
-from trainables.parts.event_graph import ChannelEdges, ConstantEdges, GatedGraphConvolution, TimeEdges
+from trainables.parts.event_graph import (
+    ChannelEdges,
+    ConstantEdges,
+    GatedGraphConvolution,
+    TimeEdges,
+    gate_shares,
+)
 from trainables.parts.frontend import LogMel, SpecAugment
 
 if TYPE_CHECKING:
@@ -171,6 +177,18 @@ class EventGraphModel(nn.Module):
         return JointOutput(
             self.scene_classifier(scene), event_logits, scene, nodes.flatten(1), event_columns=self.columns
         )
+
+    def event_relations(self, waveform: Tensor) -> Tensor:
+        """Waveform (B, C, N) → (B, n, n): the share of event j in what event i receives, mean over the
+        layers."""
+        tokens = self.event_tokens(self.frontend(waveform))
+        nodes, edges = self._nodes(tokens), self.edges(tokens)
+        shares = []
+        layers: Any = self.graph
+        for layer in layers:
+            shares.append(gate_shares(layer, nodes, edges))
+            nodes, edges = layer(nodes, edges)
+        return torch.stack(shares).mean(0)
 
     def event_tokens(self, x: Tensor) -> Tensor:
         """Features (B, 1, T, F) → (B, n, D, width): `node_width` numbers of width 1, or steps of time."""
