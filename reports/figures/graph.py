@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch
 
@@ -14,7 +15,8 @@ from reports.analysis import Analysis
 from reports.drawing import BLUE, INK, PALE, SKY, canvas, wrap
 
 MOST_NODES = 25
-LETTER = 0.075  # inches across a letter of a node's name
+LETTER = 0.066  # inches across a letter of a node's name
+COLUMNS, LINE = 2, 0.16  # of the list of names on a phone; inches from line to line
 NO_GRAPH = "This model has no graph of events."
 
 
@@ -117,29 +119,53 @@ def _empty(note: str) -> EventGraph:
 
 
 def draw_graph(info: EventGraph, width: float) -> Figure:
-    """Events on a circle, larger and darker the more probable; an arrow leads to the event that receives,
-    thicker and darker the larger its share among those drawn."""
-    labels = [wrap(name, 16 if width > 5 else 11, 2) for name in info.names]
-    letters = max(len(line) for label in labels for line in label.split("\n"))
-    aside = LETTER * letters + 0.25  # inches beside the circle for names
-    side = min(width, 2 * (aside + 2.3))
-    figure = canvas(width, side + 0.25)
-    axes = figure.add_subplot()
-    reach = 1 + aside / max(side / 2 - aside, 0.7)
-    axes.set(xlim=(-reach * width / side, reach * width / side), ylim=(-reach, reach), aspect="equal")
+    """Events on an oval, larger and darker the more probable; an arrow leads to the event that receives,
+    thicker and darker the larger its share among those drawn. Where there is no room for names beside the
+    nodes, the nodes are numbered and a list names them."""
+    beside = width > 5
+    labels = (
+        [wrap(name, 18, 2) for name in info.names] if beside else [str(i + 1) for i in range(len(info.names))]
+    )
+    longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
+    aside, above = LETTER * longest + 0.3, 0.55 if beside else 0.36  # inches around the oval for names
+    rows = 0 if beside else -(-len(info.names) // COLUMNS)
+    across = (width - 2 * aside - 0.2) / 2
+    along = min(across, 2.2)
+    graph_height, list_height = 2 * (along + above), LINE * rows
+    figure = canvas(width, graph_height + list_height + 0.4)
+    figure.set_layout_engine("none")  # everything has its place in inches
+    axes = figure.add_axes(
+        (0, list_height / figure.get_figheight(), 1, graph_height / figure.get_figheight())
+    )
+    axes.set(xlim=(-width / 2, width / 2), ylim=(-graph_height / 2, graph_height / 2))  # in inches
     axes.axis("off")
-    axes.set_title(info.title)
-    places = _circle(len(info.names))
+    figure.suptitle(
+        wrap(info.title, int(width / 0.09), 2), x=0.02, ha="left", fontsize=9.5, fontweight="bold"
+    )
+    places = [(across * x, along * y) for x, y in _circle(len(info.names))]
     _draw_edges(axes, info, places)
     strongest = max(info.activation, default=0.0) or 1.0
     for (x, y), label, activation in zip(places, labels, info.activation):
         share = activation / strongest
-        radius = 0.018 + 0.045 * math.sqrt(share)
-        axes.add_patch(
-            Circle((x, y), radius, facecolor=_mixed(SKY, BLUE, share), edgecolor="white", lw=0.8, zorder=3)
-        )
-        _name(axes, x, y, label)
+        radius = 0.035 + 0.07 * math.sqrt(share)
+        colour = _mixed(SKY, BLUE, share)
+        axes.add_patch(Circle((x, y), radius, facecolor=colour, edgecolor="white", lw=0.8, zorder=3))
+        _name(axes, x / across, y / along, (x, y), label)
+    if rows:
+        _list(figure, info.names, rows)
     return figure
+
+
+def _list(figure: Figure, names: Sequence[str], rows: int) -> None:
+    """The numbers' names below, in COLUMNS columns."""
+    width, height = figure.get_size_inches()
+    characters = int(width / COLUMNS / 0.068) - 4
+    for i, name in enumerate(names):
+        column, row = divmod(i, rows)
+        said = f"{i + 1}  {wrap(name, characters, 1)}"
+        figure.text(
+            0.03 + column / COLUMNS, (LINE * (rows - row) - 0.1) / height, said, fontsize=7.5, va="center"
+        )
 
 
 def _circle(count: int) -> list[tuple[float, float]]:
@@ -148,7 +174,7 @@ def _circle(count: int) -> list[tuple[float, float]]:
     return [(math.cos(a), math.sin(a)) for a in angles]
 
 
-def _draw_edges(axes: Any, info: EventGraph, places: Sequence[tuple[float, float]]) -> None:
+def _draw_edges(axes: Axes, info: EventGraph, places: Sequence[tuple[float, float]]) -> None:
     shares = [edge.share for edge in info.edges]
     low, high = min(shares, default=0.0), max(shares, default=0.0)
     for edge in reversed(info.edges):  # the strongest on top
@@ -159,21 +185,22 @@ def _draw_edges(axes: Any, info: EventGraph, places: Sequence[tuple[float, float
                 places[edge.end],
                 connectionstyle="arc3,rad=0.18",
                 arrowstyle="-|>",
-                mutation_scale=7 + 4 * depth,
-                shrinkA=7,
-                shrinkB=8,
-                linewidth=0.5 + 1.6 * depth,
+                mutation_scale=6 + 3 * depth,
+                shrinkA=6,
+                shrinkB=7,
+                linewidth=0.5 + 1.3 * depth,
                 color=_mixed(PALE, INK, depth),
                 zorder=1 + depth,
             )
         )
 
 
-def _name(axes: Any, x: float, y: float, label: str) -> None:
-    """Beside the node, outside of the circle; upright text everywhere."""
-    across = "left" if x > 0.2 else "right" if x < -0.2 else "center"
-    along = "bottom" if y > 0.9 else "top" if y < -0.9 else "center"
-    axes.text(1.1 * x, 1.1 * y, label, ha=across, va=along, fontsize=8, linespacing=1.0)
+def _name(axes: Axes, x: float, y: float, place: tuple[float, float], label: str) -> None:
+    """Outside of the oval beside its node; `x` and `y` say where on a circle that is."""
+    across = "left" if x > 0.12 else "right" if x < -0.12 else "center"
+    along = "bottom" if y > 0.97 else "top" if y < -0.97 else "center"
+    at = (place[0] + 0.16 * x, place[1] + 0.16 * y + 0.05 * y * abs(y))
+    axes.text(*at, label, ha=across, va=along, fontsize=7.5, linespacing=0.95)
 
 
 def _mixed(light: str, deep: str, share: float) -> tuple[float, ...]:
