@@ -24,7 +24,7 @@ from datasets.source import Source
 from trainables import checkpoint
 from trainables.contract import AudioFormat, FitsLabels
 from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
-from trainables.evaluators import choose_svm, codes
+from trainables.evaluators import Codes, SvmEvaluator, codes
 from trainables.frame_metrics import SEGMENT
 from trainables.latency import latency
 from trainables.metrics import Scores
@@ -70,6 +70,7 @@ class Run:
         self.family, index = family(family_name), source.index
         self.terms, self.weights = self.family.terms(self.config), self.family.weights(self.config)
         self.relabel = self.family.relabel(self.config)
+        self.svm = SvmEvaluator(self.family.svm_kernels(self.config))
         _be_repeatable()
         torch.manual_seed(seed)
         self.model = self.family.build(
@@ -131,6 +132,8 @@ class Run:
         )
         self.epoch += 1
         validated, _ = self.score("val")
+        if self.epoch < self.epochs:
+            self.svm.offer(self.epoch, validated["scene_accuracy"], self.model)
         return {f"train/{k}": v for k, v in trained.items()} | {f"val/{k}": v for k, v in validated.items()}
 
     def _train_batches(self) -> Iterator[Batch]:
@@ -165,24 +168,22 @@ class Run:
 
     def _svm(self, split: str) -> dict[str, float]:
         """After the last epoch, "svm_accuracy" where the family asks for it; every rank reads all clips."""
-        kernels = self.family.svm_kernels(self.config)
-        if not kernels or self.epoch < self.epochs:
+        if not self.svm.kernels or self.epoch < self.epochs:
             return {}
-        read = {
-            name: codes(
-                self.model,
-                progressing(self.source.eval_batches(name, EVAL_BATCH, device=str(self.device))),
-                autocast=self._autocast(),
-            )
-            for name in {"train", "val", split}
-        }
-        return {"svm_accuracy": choose_svm(read["train"], read["val"], kernels).accuracy(read[split])}
+        return {"svm_accuracy": self.svm.score(self.model, self.epoch, self._codes, split)}
+
+    def _codes(self, split: str) -> Codes:
+        batches = self.source.eval_batches(split, EVAL_BATCH, device=str(self.device))
+        return codes(self.model, progressing(batches), autocast=self._autocast())
 
     def save(self, folder: Path) -> None:
         """Everything needed to go on, to `folder`, in one step (rank 0 calls it); after the last epoch, the
-        model alone."""
+        model alone, and that of the epoch its SVM is of."""
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         state = self._identity() | {"epoch": self.epoch} | self._about_model()
+        if self.svm.kernels:
+            tensors |= {f"svm/{k}": v for k, v in self.svm.tensors().items()}
+            state["svm"] = self.svm.state()
         if self.epoch < self.epochs:
             optimiser, state["optimiser"] = checkpoint.flatten_optimiser(self.optimiser)
             tensors |= {f"optimiser/{k}": v for k, v in optimiser.items()}
@@ -205,6 +206,8 @@ class Run:
         self.model.load_state_dict(_under("model/", tensors))
         if "optimiser" in state:
             checkpoint.restore_optimiser(self.optimiser, _under("optimiser/", tensors), state["optimiser"])
+        if "svm" in state:
+            self.svm.restore(_under("svm/", tensors), state["svm"])
         self.epoch = state["epoch"]
 
     def _identity(self) -> dict[str, Any]:
