@@ -44,7 +44,7 @@ from searchspace.study import (
 from trainables.about import describe_study, print_plan
 from trainables.analyse import analyse_winner
 from trainables.contract import AudioFormat
-from trainables.export import export_best, keep_checkpoints, keep_first_seeds
+from trainables.export import export_best, keep_checkpoints, keep_first_seeds, measure_winner
 from trainables.printed import analyse_rows, here
 from trainables.progress import Progress
 from trainables.recipe import complete
@@ -121,6 +121,7 @@ def search(study: Path, request: Request) -> int:
     model = export_best(study, request.family, index)
     if model:
         print(analyse_winner(model, source))
+        print(measure_winner(model, source))
     record.write(study, about | {"status": "complete", "finished": now()})
     page = reports.build(study)
     print(summary(collect.load(study)))
