@@ -87,11 +87,19 @@ def export_run(
     epochs = read_epochs(run)
     about = {
         "run": {"folder": str(run), "seed": state["seed"], "epochs": state["epoch"]},
-        "metrics": _scores(epochs[state["epoch"] - 1]) if len(epochs) >= state["epoch"] > 0 else {},
+        "metrics": _scores(
+            (epochs[state["epoch"] - 1] if len(epochs) >= state["epoch"] > 0 else {}) | _tested(run)
+        ),
         "event_labels": events,
         "mix": list(mix),
     }
     return _write(run, out, about, index)
+
+
+def _tested(run: Path) -> dict[str, float]:
+    """The metrics of the test split, where the run has read it."""
+    path = run / "test.json"
+    return json.loads(path.read_text())["metrics"] if path.is_file() else {}
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,10 +214,10 @@ def measure_model(folder: Path, source: Source, *, seconds: float | None = None)
             raise ValueError("it knows no scenes")
         calibration = calibrate(rows["scene_logits"], scene)
         about["calibration"] = calibration.record()
-        said = (
-            f"{100 * calibration.coverage:.0f} % of validation answered surely, of these "
-            f"{100 * calibration.sure_accuracy:.1f} % rightly (all: {100 * calibration.accuracy:.1f} %)"
-        )
+        said = f"{100 * calibration.coverage:.0f} % of validation answered surely"
+        if calibration.coverage:
+            said += f", of these {100 * calibration.sure_accuracy:.1f} % rightly"
+        said += f" (all: {100 * calibration.accuracy:.1f} %)"
     except ValueError as error:
         about["calibration"] = {"absent": str(error)}
         said = f"not calibrated: {error}"

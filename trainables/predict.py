@@ -447,7 +447,7 @@ def why_text(why: Why) -> str:
     """The reasons in a sentence."""
     said = {"coupling": "its events", "prior": "its events", "edges": "the graph's edges"}[why.kind]
     side = f"for it, against {why.against}" if why.total > 0 else f"for {why.against} instead"
-    verdict = f"{said} speak {side} ({why.total:+.2f})"
+    verdict = f"{said} speak {side} ({why.total:+.2g})"
     if not why.reasons:
         return verdict
     return f"{verdict}; for it: " + ", ".join(_reason_text(why.kind, one) for one in why.reasons)
@@ -455,9 +455,9 @@ def why_text(why: Why) -> str:
 
 def _reason_text(kind: str, one: Reason) -> str:
     if kind == "edges":
-        return f"{one.events[0]} → {one.events[1]} {one.contribution:+.2f}"
+        return f"{one.events[0]} → {one.events[1]} {one.contribution:+.2g}"
     heard = "" if one.probability >= FOUND else "no "
-    return f"{heard}{one.events[0]} {one.contribution:+.2f}"
+    return f"{heard}{one.events[0]} {one.contribution:+.2g}"
 
 
 def printable(name: str) -> str:

@@ -16,6 +16,7 @@ Channels to one: the mean of all. One becomes two by being doubled. More than tw
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def hear(path: Path, listening: Listening) -> Heard:
     except MemoryError as error:
         raise Unreadable("too long for this machine's memory; cut it") from error
     if isinstance(decoded, Damaged):
-        raise Unreadable(decoded.reason)
+        raise Unreadable(re.sub(r"^Error opening <[^>]*>", "no audio", decoded.reason))
     samples, rate, subtype = decoded
     if not len(samples):
         raise Unreadable("no samples")
@@ -90,7 +91,7 @@ def hear(path: Path, listening: Listening) -> Heard:
     changes = [f"resampled from {rate} to {listening.sample_rate} Hz"] * (rate != listening.sample_rate)
     changes += [how] if how else []
     bits = KEEP.get(subtype, FLOAT).bits if changes or subtype in LOSSY else 0
-    scale = 2.0 ** (8 * samples.itemsize - 1) if samples.dtype.kind == "i" else 1.0
+    scale = np.float64(2 ** (8 * samples.itemsize - 1) if samples.dtype.kind == "i" else 1)
     try:
         found = in_blocks(samples, rate, listening.sample_rate, lambda block: mix(block / scale), bits)
     except ValueError as error:  # two rates without a filter between them
