@@ -64,6 +64,7 @@ def application(predictor: Predictor, host: str, name: str, limit: int) -> FastA
             "scenes": len(predictor.about["scenes"]),
             "events": len(predictor.about["events"]),
             "calibrated": predictor.calibration is not None,
+            "always_unsure": predictor.calibration is not None and predictor.calibration.threshold is None,
             "limit_bytes": limit,
         }
 

@@ -446,11 +446,11 @@ def text(one: Answer | Failed) -> str:
 def why_text(why: Why) -> str:
     """The reasons in a sentence."""
     said = {"coupling": "its events", "prior": "its events", "edges": "the graph's edges"}[why.kind]
-    side = f"for it, against {why.against}" if why.total > 0 else f"for {why.against} instead"
-    verdict = f"{said} speak {side} ({why.total:+.2g})"
-    if not why.reasons:
-        return verdict
-    return f"{verdict}; for it: " + ", ".join(_reason_text(why.kind, one) for one in why.reasons)
+    listed = ", ".join(_reason_text(why.kind, one) for one in why.reasons)
+    if why.total > 0:
+        return f"{said} speak for it and not for {why.against} ({why.total:+.2g}): {listed}"
+    mine = f"; for it spoke {listed}" if listed else ""
+    return f"{said} speak for {why.against} instead ({why.total:+.2g}){mine}"
 
 
 def _reason_text(kind: str, one: Reason) -> str:

@@ -185,10 +185,8 @@ def test_a_person_drops_a_sound_and_sees_scene_events_and_reasons(
                 assert await page.value("document.documentElement.scrollWidth") <= width, "text overflows"
                 await page.picture(tmp_path / f"{width}.png")  # less wide by a scroll bar
                 pixels = matplotlib.image.imread(tmp_path / f"{width}.png")
-                assert (
-                    pixels.shape[1] == width
-                    and len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20
-                )
+                assert width - 20 <= pixels.shape[1] <= width
+                assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20
             refused = [text for text in page.trouble if "422" not in text]
             assert refused == []  # no error, and no request to anywhere but here
 

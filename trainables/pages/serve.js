@@ -16,7 +16,11 @@ async function begin() {
   limit = about.limit_bytes;
   $("about").textContent =
     `${about.name}: ${about.scenes} scenes, ${about.events} events; ` +
-    (about.calibrated ? "marks answers that it is unsure of" : "not calibrated, so it never says that it is unsure");
+    (!about.calibrated
+      ? "not calibrated, so it never says that it is unsure"
+      : about.always_unsure
+        ? "marks every answer as unsure, for its probability does not tell right from wrong"
+        : "marks answers that it is unsure of");
   $("limit").textContent = `Up to ${Math.round(limit / 2 ** 20)} MB. Nothing leaves this computer.`;
 }
 
