@@ -46,7 +46,7 @@ from searchspace.warm_start import warm_started
 from trainables import retention
 from trainables.about import describe_study, list_refused, print_plan
 from trainables.analyse import analyse_winner
-from trainables.export import export_best
+from trainables.export import export_best, measure_winner
 from trainables.goals import PREDICTED
 from trainables.printed import analyse_rows, here
 from trainables.progress import Progress
@@ -134,6 +134,7 @@ def search(study: Path, request: Request) -> int:
     model = export_best(study, request.family, index)
     if model:
         print(analyse_winner(model, source))
+        print(measure_winner(model, source))
     record.write(study, about | {"status": "complete", "finished": now(), "disk": record.disk_use(study)})
     page = reports.build(study)
     print(summary(collect.load(study)))

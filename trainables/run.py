@@ -23,7 +23,7 @@ from datasets.batch import Batch
 from datasets.source import Source
 from trainables import checkpoint
 from trainables.contract import AudioFormat, FitsLabels
-from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
+from trainables.engine import autocast_dtype, evaluate, make_optimiser, train_epoch, warmup_cosine
 from trainables.evaluators import Codes, SvmEvaluator, codes
 from trainables.frame_metrics import SEGMENT
 from trainables.latency import latency
@@ -259,11 +259,7 @@ class Run:
         return nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
 
     def _autocast(self) -> torch.dtype | None:
-        """bf16 where asked for, or by itself on a GPU that has it."""
-        if self.recipe.precision == "bf16":
-            return torch.bfloat16
-        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if self.recipe.precision == "auto" and has_bf16 else None
+        return autocast_dtype(self.recipe.precision, self.device)
 
 
 def _derive(*parts: Any) -> int:
