@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import study_folders as folders
 
-from reports import collect, findings, markup, tables, units
+from reports import again, collect, findings, markup, tables, units
 
 
 def study(folder: Path, runs: Any = (), **changes: Any) -> collect.Study:
@@ -143,8 +143,8 @@ def test_the_command_survives_a_shell(tmp_path: Path) -> None:
     one = study(tmp_path, confirmed({0: [0.7]}, knobs=knobs), data={"path": path})
     result = findings.ranked(one)
     assert result.best is not None
-    (seed,) = findings.winner_seeds(one, 0)
-    text = findings.train_command(one, result.best.config, seed)
+    (seed,) = again.winner_seeds(one, 0)
+    text = again.train_command(one, result.best.config, seed)
     words = shlex.split(text.replace("\\\n", " "))
     assert words[:4] == ["python", "-m", "trainables.train", "csem"]
     assert words[words.index("--data") + 1] == path
@@ -259,13 +259,13 @@ def test_numbers_as_people_write_them() -> None:
 
 def test_what_to_train_again(tmp_path: Path) -> None:
     empty = study(tmp_path / "a", status="running")
-    assert findings.best_again(empty, findings.ranked(empty)) is None
+    assert again.best_again(empty, findings.ranked(empty)) is None
     search = study(tmp_path / "b", [folders.run(3, 0.8, seed=11), folders.run(4, 0.7)])
-    found = findings.best_again(search, findings.ranked(search))
+    found = again.best_again(search, findings.ranked(search))
     assert found is not None and (found.trial, found.confirmed, found.seeds) == (3, False, (11,))
     runs = [folders.run(3, 0.8), *confirmed({4: [0.7, 0.71]}), folders.run(4, 0.9, repeat=3, epochs=2)]
     full = study(tmp_path / "c", runs)
-    best = findings.best_again(full, findings.ranked(full))
+    best = again.best_again(full, findings.ranked(full))
     assert best is not None and (best.trial, best.confirmed, best.seeds) == (4, True, (4001, 4002))
 
 
