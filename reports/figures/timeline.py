@@ -18,6 +18,7 @@ from reports.collect import Study
 from reports.drawing import BLUE, GREEN, GREY, INK, ORANGE, PALE, VERMILLION, WIDE, canvas, grid
 
 LANES_DRAWN = 24
+RESOLUTION = 1.0  # seconds; `started` is written in whole ones, so a successor may seem to start too early
 _COLOURS = {"COMPLETE": BLUE, "PRUNED": PALE, "DIVERGED": VERMILLION, "FAIL": INK, "RUNNING": ORANGE}
 
 
@@ -36,7 +37,7 @@ class Bar(NamedTuple):
 class Timeline(NamedTuple):
     """Bars in the order they started, on as few lanes as hold them.
 
-    slots        runs the machines take at once: the study's own figure, at least as many as ran together
+    slots        runs the machines take at once: the study's own figure, else as many as ran together
     busy         (seconds, runs at work from then on)
     idle         seconds in which nothing ran, before the last end
     utilisation  share of the slots' time, without the idle time, in which a run was at work; NaN if unknown
@@ -69,30 +70,42 @@ def timeline(study: Study) -> Timeline:
     if end.max() <= 0:
         return Timeline((), 0, (), 0.0, math.nan, "No run has written down how long it took.")
     lanes = _lanes(start, end)
+    end = _until_next(start, end, lanes)
     columns = (runs[name].tolist() for name in ("trial", "repeat", "phase", "state"))
     bars = tuple(
         Bar(int(t), int(r), str(p), str(s), float(a), float(b), lane)
         for t, r, p, s, a, b, lane in zip(*columns, start, end, lanes)
     )
     busy = _at_work(start, end)
-    slots = max(int(study.record.get("concurrent") or 0), max(count for _, count in busy))
+    slots = int(study.record.get("concurrent") or 0) or max(count for _, count in busy)
     idle = sum(later - now for (now, count), (later, _) in zip(busy, busy[1:]) if count == 0)
     used = float((end - start).sum()) / (slots * (float(end.max()) - idle))
-    return Timeline(bars, slots, busy, float(idle), used, "")
+    return Timeline(bars, slots, busy, float(idle), min(1.0, used), "")
 
 
 def _lanes(start: np.ndarray, end: np.ndarray) -> list[int]:
-    """The lowest lane free at each start (in order), so that no two runs of a lane overlap."""
+    """The lowest lane free at each start (in order), so that no two runs of a lane overlap noticeably."""
     free: list[int] = []
     taken: list[tuple[float, int]] = []
     lanes = []
     for first, last in zip(start, end):
-        while taken and taken[0][0] <= first:
+        while taken and taken[0][0] <= first + RESOLUTION:
             heapq.heappush(free, heapq.heappop(taken)[1])
         lane = heapq.heappop(free) if free else len(taken)
         heapq.heappush(taken, (float(last), lane))
         lanes.append(lane)
     return lanes
+
+
+def _until_next(start: np.ndarray, end: np.ndarray, lanes: list[int]) -> np.ndarray:
+    """Each run's end, but not after the start of the next one in its lane."""
+    ends = end.copy()
+    last: dict[int, int] = {}
+    for place, lane in enumerate(lanes):
+        if lane in last:
+            ends[last[lane]] = min(ends[last[lane]], start[place])
+        last[lane] = place
+    return ends
 
 
 def _at_work(start: np.ndarray, end: np.ndarray) -> tuple[tuple[float, int], ...]:

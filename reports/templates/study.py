@@ -24,7 +24,7 @@ display(
             "What mattered?": findings.mattered(found),
             "Beside the papers": findings.beside_papers(judged),
             "Cost": findings.cost(study),
-            "Reproducible?": "Yes: one command trains it again to the same numbers; it stands below, under Best configuration."
+            "Reproducible?": "Yes: the command under Best configuration trains it again to the same numbers."
             if chosen
             else "",
             "Model": "best/ beside this report (model.safetensors, model.json); it loads without the study."

@@ -123,7 +123,7 @@ def test_cost_and_reasons(tmp_path: Path) -> None:
     one = study(tmp_path, runs)
     assert findings.cost(one) == (
         "6 configurations searched (1 finished, 1 diverged, 1 failed, 3 stopped early); 1 run to confirm "
-        "1 configuration (1 finished). 27 epochs in all, 1 min 28 s of training."
+        "1 configuration (1 finished). 27 epochs in all, 1 min 28 s of training (0.024 CPU-hours)."
     )
     assert [(r.state, r.runs, r.trials) for r in findings.reasons(one.runs)] == [
         ("FAIL", 1, (5,)),
@@ -178,7 +178,7 @@ def test_leaderboard(tmp_path: Path) -> None:
             "81.0 ± 1.0",
             "78.5 to 83.5",
         ),
-        *("297 k", "published: Hou 2023"),
+        *("297 k", "0.0035", "published: Hou 2023"),
     )
     assert table.rows[1][4] == "worse, p < 0.001"
     assert table.note == "Without a finished run: trial 9 (1 failed)."
@@ -195,6 +195,7 @@ def test_leaderboard(tmp_path: Path) -> None:
         "70.0",
         "–",
         "297 k",
+        "0.0035",
     )  # every origin is the sampler
 
 
