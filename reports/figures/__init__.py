@@ -5,7 +5,7 @@ An info whose `note` is not empty has nothing to draw and says why. Scores keep 
 along one quantity; `maps` and `relations` draw what a study's model has learned.
 """
 
-from reports.figures.confirmed import Confirmation, confirmation, draw_confirmation
+from reports.figures.confirmed import Confirmation, confirmation, contest_rows, draw_confirmation
 from reports.figures.parallel import (
     ParallelCoordinates,
     draw_parallel_coordinates,
@@ -54,6 +54,7 @@ __all__ = [
     "Tradeoff",
     "confirmation",
     "confusion",
+    "contest_rows",
     "data_sweep",
     "draw_confirmation",
     "draw_confusion",
