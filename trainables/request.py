@@ -9,6 +9,7 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mode
@@ -19,6 +20,7 @@ import tyro
 from datasets.events import parse_events, with_events
 from datasets.mix import resolved
 from datasets.shards import Index
+from datasets.storage import is_url
 from searchspace import record
 from searchspace import tables as paper_tables
 from searchspace.methods import PRUNERS, SAMPLERS, choose
@@ -83,12 +85,14 @@ class Request:
     """Who stops early: asha, none."""
     seed: int = 0
     """Seed of the study: proposals, initial weights, order of clips."""
-    cpus_per_trial: int = 1
+    cpus_per_trial: Annotated[int, tyro.conf.arg(aliases=["--cpus-per-worker"])] = 1
     """CPU cores (and torch threads) of one worker."""
-    gpus_per_trial: float | None = None
+    gpus_per_trial: Annotated[float | None, tyro.conf.arg(aliases=["--gpus-per-worker"])] = None
     """GPUs of one worker, fractions allowed; 1 where there is a GPU, else 0."""
     workers_per_trial: int = 1
     """Data-parallel workers of one trial; more than one run through Ray Train."""
+    trials_at_once: int | None = None
+    """At most so many trials at a time; by default as many as the cluster's nodes hold."""
     stream: bool = False
     """Read the shards anew every epoch instead of decoding them once into a cache."""
     database: str | None = None
@@ -123,7 +127,7 @@ def begin(request: Request) -> tuple[Path, Request]:
     """The study folder and the request to follow: a new one's, or the one written down when it was
     started."""
     if request.resume:
-        study = request.study or record.newest(Path("studies"))
+        study = request.study or record.newest(studies())
         asked = record.read(study)["request"]
         asked["data"] = request.data or asked["data"]  # a URL was kept without its password and token
         begun_with = asked.setdefault("events", None) or "labels"
@@ -140,8 +144,8 @@ def begin(request: Request) -> tuple[Path, Request]:
         )
         refuse_other_options(request, begun)
         return study, begun
-    for name in ("cpus_per_trial", "workers_per_trial"):
-        if getattr(request, name) < 1:
+    for name in ("cpus_per_trial", "workers_per_trial", "trials_at_once"):
+        if (asked_for := getattr(request, name)) is not None and asked_for < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
     share = request.gpus_per_trial
     if share is not None and (share < 0 or (share > 1 and share != int(share))):
@@ -166,7 +170,7 @@ def begin(request: Request) -> tuple[Path, Request]:
         )
     request = replace(request, mix=tuple(map(resolved, request.mix)))
     kind = "-".join(["table", *re.findall(r"\w+", request.table)]) if request.table else request.family
-    study = request.study or Path("studies") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    study = request.study or studies() / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {
         "database": secret_free,
@@ -185,6 +189,11 @@ def begin(request: Request) -> tuple[Path, Request]:
         },
     )
     return study, replace(request, events=asked["events"])
+
+
+def studies() -> Path:
+    """Where studies lie that are not named with --study: $SCENETUNE_STUDIES, or studies/ here."""
+    return Path(os.environ.get("SCENETUNE_STUDIES") or "studies")
 
 
 def refuse_other_options(request: Request, begun: Request) -> None:
@@ -226,6 +235,12 @@ def refuse_unfit(index: Index, about: dict[str, Any], *, test: bool) -> None:
             f"{index.place} holds other data ({index.checksum[:12]}) than the study was begun on "
             f"({begun_on[:12]})"
         )
+
+
+def local_folders(index: Index, mix: Iterable[str]) -> list[Path]:
+    """The shard sets of a study that are folders, which every machine must see."""
+    places = [index.place, *(word.rpartition(":")[0] for word in mix)]
+    return [Path(place) for place in places if not is_url(place)]
 
 
 def pins_of(request: Request, about: dict[str, Any], gpus: float) -> dict[str, Any]:

@@ -11,11 +11,12 @@ import functools
 import logging
 import math
 import os
+import platform
 import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -25,14 +26,16 @@ from typing import Any
 import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search import Searcher
 
 from datasets.mix import open_sources
 from datasets.source import Source
 from searchspace.study import Job, Ledger, now
 from trainables.allocator import keep_freed_pages
+from trainables.cluster import Room
 from trainables.engine import Diverged
 from trainables.folder import RunFolder, read_epochs
+from trainables.gauges import gauges
 from trainables.progress import Progress
 from trainables.registry import family
 from trainables.run import Run
@@ -80,7 +83,8 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
         world=world,
         statistics_folder=Path(place.cache or place.study),
     )
-    return RunFolder(Path(place.study) / job.folder, run, place.provenance, writer=rank == 0)
+    provenance = {**place.provenance, "node": platform.node(), "workers": world}
+    return RunFolder(Path(place.study) / job.folder, run, provenance, writer=rank == 0)
 
 
 def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
@@ -247,14 +251,16 @@ class Conductor:
 class _AskLedger(Searcher):
     """Tune's searcher. Tune pickles it for a restore that never happens, hence the empty state."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Conductor, room: Callable[[], int]) -> None:
         super().__init__()
-        self.conductor = conductor
+        self.conductor, self.room = conductor, room
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def suggest(self, trial_id: str) -> Any:
+        if len(self.conductor.live) >= self.room():
+            return None
         config = self.conductor.next_job(trial_id)
         if config is None:
             # what is running may have to be started again
@@ -290,36 +296,18 @@ class _TellLedger(FIFOScheduler):
         self.conductor.fail(trial.trial_id)
 
 
-def trials_at_once(nodes: Sequence[Mapping[str, float]], workers: int, cpus: float, gpus: float) -> int:
-    """How many trials of `workers` workers with `cpus` CPUs and `gpus` GPUs each the `nodes` hold.
-
-    `nodes` are the resources of each; a worker lies on one node. Raises ValueError with the sums if they
-    can't hold one.
-    """
-    needs = {kind: each for kind, each in (("CPU", cpus), ("GPU", gpus)) if each}
-    places = [
-        min(int((node.get(kind, 0.0) + 1e-6) // each) for kind, each in needs.items()) for node in nodes
-    ]
-    if sum(places) >= workers:
-        return sum(places) // workers
-    asked = " and ".join(f"{workers} x {each:g} = {workers * each:g} {kind}s" for kind, each in needs.items())
-    have = "; ".join(" and ".join(f"{node.get(kind, 0.0):g} {kind}s" for kind in needs) for node in nodes)
-    raise ValueError(f"a trial needs {asked}, the cluster's nodes have {have}")
-
-
 def run_phase(
     ledger: Ledger,
     place: Place,
     progress: Progress,
     *,
-    concurrent: int,
-    cpus: float,
+    room: Room,
     ended: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a ledger's jobs until it has no more, `concurrent` at a time, each with `cpus` CPUs and
-    `place.gpus` GPUs.
+    """Run a ledger's jobs until it has no more, as many at a time as there is `room` for, each with the
+    room's share of the cluster.
 
-    With `place.workers` > 1 each trial is a Ray Train group of that many workers, each with those resources.
+    With `place.workers` > 1 each trial is a Ray Train group of that many workers, each with that share.
     `ended` is called after each job.
     """
     from trainables.worker import DRIVER_CPUS, data_parallel_trial
@@ -328,7 +316,11 @@ def run_phase(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the screen is ours
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are in the run folders and the ledger
-    conductor = Conductor(ledger, place, progress, ended)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = (
+        "1000"  # a launcher adds nodes for all that wait; `room` limits them
+    )
+    progress.watch = gauges(Path(place.study).name, ledger.phase)
+    conductor, cpus = Conductor(ledger, place, progress, ended), room.share.cpus
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
     if place.workers == 1:
         trainable = tune.with_resources(WarmTrial, {"cpu": cpus, "gpu": place.gpus})
@@ -339,7 +331,7 @@ def run_phase(
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=ConcurrencyLimiter(_AskLedger(conductor), max_concurrent=concurrent),
+            search_alg=_AskLedger(conductor, room),
             scheduler=_TellLedger(conductor),
             num_samples=-1,
             reuse_actors=place.workers == 1,

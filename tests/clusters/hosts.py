@@ -1,8 +1,8 @@
-"""Machines for a test, on this one: each has its own network address, processes, /tmp, home and SSH server.
+"""Machines for a test, on this one: each has its own address, processes, /tmp, home and SSH server.
 
-They are Linux namespaces (network, process, mount, host name), joined by a bridge inside the first of them, so
-that nothing is added to this machine's own network and `ray stop` finds nobody else's processes. Everything
-outside /tmp and the home folder is shared, and so is the test's folder: it is the machines' shared folder.
+They are Linux namespaces (network, process, mount, host name), joined by a bridge inside the first of them,
+so that nothing is added to this machine's own network and `ray stop` finds nobody else's processes.
+Everything outside /tmp and the home folder is shared, and so is the test's folder, as if by NFS.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-NEEDED = {"sshd": "openssh-server", "rsync": "rsync", "ip": "iproute2", "tmux": "tmux", "unshare": "util-linux"}
+NEEDED = {
+    "sshd": "openssh-server",
+    "rsync": "rsync",
+    "ip": "iproute2",
+    "tmux": "tmux",
+    "unshare": "util-linux",
+}
 NET = "10.231.77"
 HOME = Path("/root")
 SSH_PORT = 2222
@@ -31,7 +37,10 @@ def missing() -> str | None:
     if lacking:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 120}
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *lacking]):
+        for command in (
+            ["apt-get", "update"],
+            ["apt-get", "install", "-y", "--no-install-recommends", *lacking],
+        ):
             try:
                 subprocess.run(command, env=environment, **quiet)  # type: ignore[call-overload]
             except (OSError, subprocess.TimeoutExpired):
@@ -40,13 +49,15 @@ def missing() -> str | None:
     if lacking:
         return f"not installed, and apt-get could not: {', '.join(lacking)}"
     tried = subprocess.run(
-        ["unshare", "--pid", "--fork", "--mount-proc", "--net", "--uts", "true"], capture_output=True, text=True
+        ["unshare", "--pid", "--fork", "--mount-proc", "--net", "--uts", "true"],
+        capture_output=True,
+        text=True,
     )
     return None if tried.returncode == 0 else f"no namespaces here: {tried.stderr.strip()}"
 
 
 class Host:
-    """One machine. `keep` are folders under /tmp or the home that it sees beside its own; `serve` starts sshd."""
+    """One machine. `keep` are folders under /tmp or the home seen beside its own; `serve`: with sshd."""
 
     def __init__(self, name: str, address: str, folder: Path, keep: Sequence[Path], *, serve: bool) -> None:
         self.name, self.address, self.folder = name, address, folder
@@ -57,7 +68,9 @@ class Host:
         self._keep, self._serve, self._process, self._inside = keep, serve, None, 0
 
     def boot(self) -> None:
-        kept = " ".join(shlex.quote(str(p)) for p in self._keep if p.is_relative_to("/tmp") or p.is_relative_to(HOME))
+        kept = " ".join(
+            shlex.quote(str(p)) for p in self._keep if p.is_relative_to("/tmp") or p.is_relative_to(HOME)
+        )
         server = f"/usr/sbin/sshd -D -e -f {self.folder}/sshd_config" if self._serve else "sleep infinity"
         inside = f"""
             hostname {self.name}; mount --make-rprivate /; mkdir -p /run/sshd
@@ -69,24 +82,22 @@ class Host:
             for kept in {kept}; do mkdir -p $kept; mount --rbind /mnt$kept $kept; done
             umount -l /mnt
             {server} & while kill -0 $!; do wait; done"""
-        self._process = subprocess.Popen(
-            ["ip", "netns", "exec", self.space, "unshare", "--pid", "--fork", "--mount-proc", "--uts", "--kill-child"]
-            + ["bash", "-c", inside],
-            stdin=subprocess.DEVNULL, stdout=open(self.folder / "log", "a"), stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-        self._inside = _only_child(self._only_unshare())
+        apart = ["unshare", "--pid", "--fork", "--mount-proc", "--uts", "--kill-child"]
+        with open(self.folder / "log", "a") as log:
+            self._process = subprocess.Popen(
+                ["ip", "netns", "exec", self.space, *apart, "bash", "-c", inside],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        # `ip netns exec` becomes unshare, whose one child is the machine's process 1.
+        self._inside = _only_child(self._process.pid)
 
-    def _only_unshare(self) -> int:
-        """`ip netns exec` becomes unshare, whose one child is the machine's process 1."""
-        assert self._process
-        return self._process.pid
-
-    def command(self, *arguments: str | Path, env: dict[str, str] | None = None) -> list[str]:
+    def command(
+        self, *arguments: str | Path, env: dict[str, str] | None = None, folder: Path = HOME
+    ) -> list[str]:
         variables = {"HOME": str(HOME), "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "LANG": "C.UTF-8"}
         pairs = [f"{name}={value}" for name, value in (variables | (env or {})).items()]
         enter = ["nsenter", "--target", str(self._inside), "--net", "--pid", "--mount", "--uts"]
-        return [*enter, "env", "-i", "-C", str(HOME), *pairs, *map(str, arguments)]
+        return [*enter, "env", "-i", "-C", str(folder), *pairs, *map(str, arguments)]
 
     def run(
         self, *arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 120
@@ -137,7 +148,21 @@ class Network:
         public = (self.folder / "id.pub").read_text()
         for host in self.hosts:
             wire = f"v{host.name}"
-            _run("ip", "-n", space, "link", "add", wire, "type", "veth", "peer", "name", "eth0", "netns", host.space)
+            _run(
+                "ip",
+                "-n",
+                space,
+                "link",
+                "add",
+                wire,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                host.space,
+            )
             _run("ip", "-n", space, "link", "set", wire, "master", "br0", "up")
             _run("ip", "-n", host.space, "addr", "add", f"{host.address}/24", "dev", "eth0")
             _run("ip", "-n", host.space, "link", "set", "eth0", "up")
@@ -146,9 +171,9 @@ class Network:
             # Only the loopback address, as a machine behind a jump host has it, and its own.
             (host.folder / "sshd_config").write_text(
                 f"Port {SSH_PORT}\nHostKey {self.folder}/host_key\nAuthorizedKeysFile .ssh/authorized_keys\n"
-                f"ListenAddress {host.address}\nListenAddress 127.0.0.1\nStrictModes no\nUsePAM no\nPidFile none\n"
-                "PermitRootLogin prohibit-password\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
-                "MaxStartups 100\nMaxSessions 100\n"
+                f"ListenAddress {host.address}\nListenAddress 127.0.0.1\nStrictModes no\nUsePAM no\n"
+                "PidFile none\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n"
+                "Subsystem sftp internal-sftp\nMaxStartups 100\nMaxSessions 100\n"
             )
 
     def cut(self, host: Host) -> None:
@@ -162,7 +187,9 @@ class Network:
         for host in self.hosts:
             probe = f"exec 3<>/dev/tcp/{host.address}/{SSH_PORT} && head -c 4 <&3"
             while "SSH-" not in self.client.run("bash", "-c", probe, timeout=20).stdout:
-                assert time.monotonic() < end, f"no SSH server on {host.name}: {(host.folder / 'log').read_text()}"
+                assert time.monotonic() < end, (
+                    f"no SSH server on {host.name}: {(host.folder / 'log').read_text()}"
+                )
                 time.sleep(0.2)
 
     def remove(self) -> None:

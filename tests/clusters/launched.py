@@ -1,4 +1,4 @@
-"""A cluster of hosts.py's machines, described by the project's own clusters/onprem.yaml and started with `ray up`."""
+"""A cluster of hosts.py's machines, described by the project's own clusters/onprem.yaml."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from hosts import SSH_PORT, Host, Network
+from hosts import HOME, SSH_PORT, Host, Network
 
 ROOT = Path(__file__).resolve().parents[2]
 CPUS = 2  # of every machine, as far as Ray is told
@@ -38,7 +38,6 @@ class Cluster:
             "head_ip: 192.168.1.10": f"head_ip: {head}",
             "worker_ips: [192.168.1.11, 192.168.1.12]": f"worker_ips: [{', '.join(workers)}]",
             "ssh_user: ubuntu": "ssh_user: root",
-            "ubuntu@%h": "root@%h",
             "-p 22 ": f"-p {SSH_PORT} ",
             "localhost:22 ": f"localhost:{SSH_PORT} ",
             "install.sh /shared": f"install.sh {self.shared}",
@@ -64,11 +63,14 @@ class Cluster:
 
     def ray(self, *arguments: str | Path, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """A `ray` command, given on the client in the project's folder."""
-        command = self.client.command("ray", *arguments, env=QUIET)
-        command[command.index("-C") + 1] = str(ROOT)
+        return self.given("ray", *arguments, timeout=timeout)
+
+    def given(self, *command: str | Path, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+        """A command, given on the client in the project's folder."""
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
-        )
+            self.client.command(*command, env=QUIET, folder=ROOT),
+            capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
 
     def on(self, host: Host, line: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """A shell line on a machine, in the environment that install.sh made there."""
@@ -79,14 +81,19 @@ class Cluster:
 
 
 def ready_environment(home: Path) -> None:
-    """~/scenetune-env that finds this test's installed packages, so that install.sh has only ours to install."""
+    """~/scenetune-env that finds this test's packages, so that install.sh has only the project to install."""
     env = home / "scenetune-env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(env)], check=True, timeout=60)
     packages = env / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     (packages / "installed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    (env / "share").symlink_to(Path(sys.prefix) / "share")  # nbconvert's templates
     (home / ".config" / "pip").mkdir(parents=True)
-    (home / ".config" / "pip" / "pip.conf").write_text("[global]\nno-build-isolation = false\nno-index = true\n")
+    (home / ".config" / "pip" / "pip.conf").write_text(
+        "[global]\nno-build-isolation = false\nno-index = true\n"
+    )
     # The command `ray` of the packages runs their own Python, which would import this checkout.
     script = env / "bin" / "ray"
-    script.write_text(f"#!{Path('/root/scenetune-env/bin/python')}\nimport sys\nfrom ray.scripts.scripts import main\nsys.exit(main())\n")
+    script.write_text(
+        f"#!{HOME}/scenetune-env/bin/python\nfrom ray.scripts.scripts import main\nraise SystemExit(main())\n"
+    )
     script.chmod(0o755)
