@@ -22,7 +22,7 @@ if [ ! -x "$env/bin/python" ]; then
         python3 -m uv venv --quiet --seed --python 3.11 "$env"
     fi
 fi
-"$env/bin/python" -m pip install --quiet --disable-pip-version-check -c "$project/constraints.txt" -e "$project[remote]"
+"$env/bin/python" -m pip install --quiet --disable-pip-version-check -c "$project/constraints.txt" -e "${project}[remote]"
 
 # Ray's launcher runs every command in an interactive login shell, which reads this.
 touch ~/.bashrc

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,18 +97,26 @@ def trials_at_once(nodes: Sequence[Resources], workers: int, cpus: float, gpus: 
 
 @dataclass(frozen=True)
 class Share:
-    """What one trial takes: `workers` workers with `cpus` CPUs and `gpus` GPUs each, and how many trials run
-    at once at most (None: as many as fit)."""
+    """What one trial takes: `workers` workers with `cpus` CPUs and `gpus` GPUs each; `at_once` is how many
+    trials are wanted at a time (None: as many as fit)."""
 
     workers: int
     cpus: float
     gpus: float
-    at_most: int | None = None
+    at_once: int | None = None
 
     def fits(self, nodes: Sequence[Resources]) -> int:
-        """How many trials at once. Raises ValueError with the sums if there is no room for one."""
-        room = trials_at_once(nodes, self.workers, self.cpus, self.gpus)
-        return room if self.at_most is None else min(room, self.at_most)
+        """How many trials at once: as many as wanted, also ones that wait for nodes still to come, else as
+        many as there is room for. Raises ValueError with the sums if there is no room for one.
+
+        A trial of several workers never waits: Ray Train gives up on workers that do not come in a minute.
+        """
+        if self.at_once is not None and self.workers == 1:
+            return self.at_once
+        return min(self.at_once or sys.maxsize, self.room(nodes))
+
+    def room(self, nodes: Sequence[Resources]) -> int:
+        return trials_at_once(nodes, self.workers, self.cpus, self.gpus)
 
 
 def plan_of(share: Share) -> dict[str, Any]:
@@ -144,7 +153,7 @@ class Room:
 
     def _look(self, live: Sequence[Resources], now: float) -> int:
         try:
-            self.share.fits(live)
+            self.share.room(live)
             self._since = math.inf
         except ValueError as error:
             if self._since == math.inf:

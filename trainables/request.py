@@ -92,7 +92,7 @@ class Request:
     workers_per_trial: int = 1
     """Data-parallel workers of one trial; more than one run through Ray Train."""
     trials_at_once: int | None = None
-    """At most so many trials at a time; by default as many as the cluster's nodes hold."""
+    """Trials at a time, also ones that wait for nodes still to come; by default as many as the nodes hold."""
     stream: bool = False
     """Read the shards anew every epoch instead of decoding them once into a cache."""
     database: str | None = None
