@@ -217,6 +217,7 @@ def place_for(
         threads=request.cpus_per_trial,
         gpus=gpus,
         workers=request.workers_per_trial,
+        sync_batchnorm=request.sync_batchnorm,
         provenance={name: about[name] for name in ("git", "packages", "command")},
     )
 

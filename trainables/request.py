@@ -91,6 +91,8 @@ class Request:
     """GPUs of one worker, fractions allowed; 1 where there is a GPU, else 0."""
     workers_per_trial: int = 1
     """Data-parallel workers of one trial; more than one run through Ray Train."""
+    sync_batchnorm: bool = True
+    """Normalise over the clips of all workers of a trial, as one worker does; else each worker by its own."""
     trials_at_once: int | None = None
     """Trials at a time, also ones that wait for nodes still to come; by default as many as the nodes hold."""
     stream: bool = False

@@ -59,6 +59,7 @@ class Place:
     threads: int = 1
     gpus: float = 0.0
     workers: int = 1
+    sync_batchnorm: bool = True
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -82,6 +83,7 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
         rank=rank,
         world=world,
         statistics_folder=Path(place.cache or place.study),
+        sync_batchnorm=place.sync_batchnorm,
     )
     provenance = {**place.provenance, "node": platform.node(), "workers": world}
     return RunFolder(Path(place.study) / job.folder, run, provenance, writer=rank == 0)
