@@ -1,4 +1,4 @@
-"""A search that is watched: the figures Grafana draws are at the metrics endpoint, and nothing that was told in
+"""A search that is watched: the figures Grafana draws are at the metrics endpoint, and nothing told in
 confidence is written anywhere."""
 
 from __future__ import annotations
