@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -493,4 +494,5 @@ def _plain(value: Any) -> Any:
 def without_password(url: str) -> str:
     """A database URL fit to be shown and kept; other text as it is."""
     head, at, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at and "://" in head else url
+    shown = f"{head.split('://')[0]}://…@{tail}" if at and "://" in head else url
+    return re.sub(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", r"\1…", shown, flags=re.IGNORECASE)

@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 import yaml
+from ray.air.execution._internal import RayActorManager
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 LAUNCHED = Path(
@@ -49,6 +50,23 @@ def connect(dashboard: bool) -> None:
             "ports can run anything there. Start it as clusters/README.md says, or set "
             "RAY_AUTH_MODE=disabled if its network is closed"
         )
+
+
+def outlive_memory_monitor() -> None:
+    """Have Tune take a process that Ray's memory monitor killed for what it is, a dead process.
+
+    Ray reports it as an OutOfMemoryError, which is none of the two kinds of error that Tune (2.60) knows: it
+    would end the whole search with a traceback.
+    """
+    tunes = RayActorManager._actor_task_failed
+
+    def failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, ray.exceptions.OutOfMemoryError):
+            exception = ray.exceptions.RayActorError(error_msg=str(exception))
+        tunes(self, tracked_actor_task, exception)
+
+    if tunes.__module__ != __name__:
+        RayActorManager._actor_task_failed = failed  # type: ignore[method-assign]
 
 
 def live_nodes() -> list[Resources]:

@@ -98,7 +98,8 @@ class Request:
     stream: bool = False
     """Read the shards anew every epoch instead of decoding them once into a cache."""
     database: str | None = None
-    """Optuna database URL; a SQLite file in the study folder by default."""
+    """Optuna database URL, better as $SCENETUNE_DATABASE: a command's words can be read by everybody on the
+    machine. A SQLite file in the study folder by default."""
     dashboard: bool = True
     """Start the Ray dashboard (on 127.0.0.1) with a local cluster."""
 
@@ -173,6 +174,7 @@ def begin(request: Request) -> tuple[Path, Request]:
     request = replace(request, mix=tuple(map(resolved, request.mix)))
     kind = "-".join(["table", *re.findall(r"\w+", request.table)]) if request.table else request.family
     study = request.study or studies() / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    request = replace(request, database=request.database or os.environ.get("SCENETUNE_DATABASE"))
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {
         "database": secret_free,

@@ -32,7 +32,7 @@ from datasets.mix import open_sources
 from datasets.source import Source
 from searchspace.study import Job, Ledger, now
 from trainables.allocator import keep_freed_pages
-from trainables.cluster import Room
+from trainables.cluster import Room, outlive_memory_monitor
 from trainables.engine import Diverged
 from trainables.folder import RunFolder, read_epochs
 from trainables.gauges import gauges
@@ -147,7 +147,14 @@ class WarmTrial(tune.Trainable):
                 keep_freed_pages()
                 self.folder = open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
             result = advance(self.folder, self.job)
+        # Into this process's log, which Ray's dashboard shows; a process has one trial after another.
+        print(f"{Path(self.job.folder).name}  epoch {result['epoch']}/{self.job.epochs}", flush=True)
         return result | {"done": ends(self.folder, self.job) or "diverged" in result}
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        place = Place(**config["place"])
+        return tune.PlacementGroupFactory([{"CPU": place.threads, "GPU": place.gpus}])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -331,11 +338,12 @@ def run_phase(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = (
         "1000"  # a launcher adds nodes for all that wait; `room` limits them
     )
+    outlive_memory_monitor()
     progress.watch = gauges(Path(place.study).name, ledger.phase)
     conductor, cpus = Conductor(ledger, place, progress, ended), room.share.cpus
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
     if place.workers == 1:
-        trainable = tune.with_resources(WarmTrial, {"cpu": cpus, "gpu": place.gpus})
+        trainable: Any = WarmTrial
     else:
         trainable = tune.with_resources(
             functools.partial(data_parallel_trial, cpus=cpus), {"cpu": DRIVER_CPUS}
