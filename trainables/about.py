@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def describe_study(
-    study: Path, request: Request, index: Index, concurrent: int, planned: dict[str, Any]
+    study: Path, request: Request, index: Index, machines: dict[str, Any], planned: dict[str, Any]
 ) -> dict[str, Any]:
     """study.json: what was asked, of what, with what."""
     about = record.read(study) | record.provenance(PROJECT)
@@ -35,6 +35,7 @@ def describe_study(
     return (
         about
         | planned
+        | machines
         | {
             "request": about["request"] | {name: getattr(request, name) for name in EXTENSIBLE},
             "status": "running",
@@ -43,7 +44,6 @@ def describe_study(
             "second": second and {"metric": second.name, "mode": "max" if second.maximize else "min"},
             "limits": request.limits(),
             "spending": request.spending()._asdict(),
-            "concurrent": concurrent,
             "data": about_data(index),
             "published": [
                 asdict(row)
@@ -73,6 +73,9 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
         f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation "
         f"clips of {data['seconds']:g} s"
     )
+    grows = f", may grow to {about['may_grow_to']}" if about["may_grow_to"] else ""
+    memory = f", up to {about['memory'] / 1e9:.1f} GB" if about.get("memory") else ""
+    print(f"machines {about['nodes']}{grows}; a trial takes {about['trial_takes']}{memory}")
     if about["request"]["events"] not in (None, "labels"):
         print(f"events   {about['request']['events']}: {len(data['events'])} event labels")
     if "table" in about:
