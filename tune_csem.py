@@ -33,14 +33,15 @@ from reports.__main__ import summary
 from searchspace import record
 from searchspace import tables as paper_tables
 from searchspace.methods import PRUNERS, SAMPLERS, choose
+from searchspace.race import EVERYONE, Race
 from searchspace.study import (
     Ledger,
     Proposals,
-    confirmation,
     now,
     open_storage,
     sqlite_url,
 )
+from trainables import confirm
 from trainables.about import describe_study, print_plan
 from trainables.analyse import analyse_winner
 from trainables.contract import AudioFormat
@@ -111,17 +112,18 @@ def search(study: Path, request: Request) -> int:
         finalists = searching.best(budget.confirm)
         keep_checkpoints(study, searching, finalists)
 
-        # Confirm: the best ones at full length over fresh seeds; only these ever see the test split
-        confirming.plan(confirmation(finalists, budget.seeds, request.seed))
-        jobs = len(finalists) * budget.seeds
+        # Confirm: the best race over fresh seeds; the winner's further seeds alone ever see the test split
+        race = Race(finalists, budget.seeds, budget.seeds, request.seed, EVERYONE[request.race])
+        jobs = race.at_most(confirming.rows())
         with Progress("confirm", jobs, budget.epochs, already=confirming.finished()) as progress:
-            run(confirming, progress=progress)
+            ended = confirm.follow(study, race, confirming, progress, tables.refresh)
+            run(confirming, progress=progress, ended=ended)
 
     # The winner, the report
-    model = export_best(study, request.family, index)
+    model = export_best(study, request.family, index, record.read(study).get("race"))
     if model:
         print(analyse_winner(model, source))
-    record.write(study, about | {"status": "complete", "finished": now()})
+    record.write(study, record.read(study) | {"status": "complete", "finished": now()})
     page = reports.build(study)
     print(summary(collect.load(study)))
     print(

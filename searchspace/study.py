@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,12 @@ class Ledger:
     """The trials of one phase ("search", "confirm", "table"): who runs, what came out, and whether to go on.
 
     Higher objective values are better. `proposals` makes new trials; without it the ledger only hands out
-    planned ones.
+    planned ones. `more`, where it is set, is shown the rows once these are out and gives the next jobs.
     """
 
     def __init__(
         self,
-        storage: optuna.storages.RDBStorage,
+        storage: optuna.storages.BaseStorage,
         phase: str,
         *,
         pruner: Asha | NoPruning,
@@ -86,6 +86,7 @@ class Ledger:
         study: str = "",
     ) -> None:
         self.phase, self.pruner, self.proposals, self._storage = phase, pruner, proposals, storage
+        self.more: Callable[[Sequence[Mapping[str, Any]]], Iterable[Job]] | None = None
         name = f"{study} {phase}".strip()
         self.study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize", load_if_exists=True
@@ -95,6 +96,9 @@ class Ledger:
     def next_job(self) -> Job | None:
         """The next planned job, or a fresh proposal; None when neither is left."""
         planned = any(t.state == TrialState.WAITING for t in self._trials())
+        if self.more and not planned:
+            self.plan(jobs := list(self.more(self.rows())))
+            planned = bool(jobs)
         if self.proposals is None:
             return self._job(self._trials()[self.study.ask().number]) if planned else None
         if self.started() >= self.proposals.trials:
@@ -374,27 +378,6 @@ def _drawn(suggest: Callable[[Any], Any], seed: int) -> dict[str, list[Any]]:
             if record not in ranges:
                 ranges.append(record)
     return dict(sorted(found.items()))
-
-
-def confirmation(finalists: Iterable[Job], seeds: int, study_seed: int) -> list[Job]:
-    """Jobs that re-run each finalist at full length over fresh seeds, the first seed of all before the second
-    of any."""
-    return [
-        Job(
-            number=-1,
-            trial=job.trial,
-            repeat=repeat,
-            phase="confirm",
-            values=job.values,
-            seed=seed_for(study_seed, job.values, repeat),
-            epochs=job.epochs,
-            folder=run_folder(job.trial, repeat),
-            origin=job.origin,
-            test=True,
-        )
-        for repeat in range(1, seeds + 1)
-        for job in finalists
-    ]
 
 
 def run_folder(trial: int, repeat: int) -> str:

@@ -71,7 +71,8 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
             f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} "
             f"+ {about['pruner']}, {about['concurrent']} at a time"
         )
-        print(f"confirm  the best {about['confirm']} over {about['seeds']} fresh seeds each")
+        if about["confirm"]:
+            print(confirmation(about))
     if about["pins"]:
         print(
             "fixed    "
@@ -80,6 +81,17 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
                 for k, v in about["pins"].items()
             )
         )
+
+
+def confirmation(about: dict[str, Any]) -> str:
+    """What the race will cost, in a line."""
+    seeds = about["seeds"]
+    if about["request"].get("race") == "full":
+        return f"confirm  the best {about['confirm']}, each over {seeds} fresh seeds and {seeds} tested ones"
+    return (
+        f"confirm  the best {about['confirm']} race over up to {seeds} fresh seeds each; the winner gets "
+        f"{seeds} more, which are tested"
+    )
 
 
 def print_rows(about: dict[str, Any]) -> None:

@@ -59,9 +59,11 @@ def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval(), about
 
 
-def export_best(study: Path, family_name: str, index: Index) -> Path | None:
-    """Write best/ from the run `winning_run` picks; None if no run was completed."""
-    run = winning_run(pd.read_parquet(study / "trials.parquet"))
+def export_best(
+    study: Path, family_name: str, index: Index, race: Mapping[str, Any] | None = None
+) -> Path | None:
+    """Write best/ from the run `winning_run` picks; None if no run was completed. `race`: study.json's."""
+    run = winning_run(pd.read_parquet(study / "trials.parquet"), race)
     if run is None:
         return None
     about = {
@@ -124,14 +126,18 @@ def _write(run: Path, out: Path, about: Mapping[str, Any], index: Index) -> Path
     return out
 
 
-def winning_run(runs: pd.DataFrame) -> dict[str, Any] | None:
-    """The run to keep: of the configuration with the best mean validation score among the confirmed, its best
-    seed by validation; without confirmed runs, the best search run. The test split has no say."""
+def winning_run(runs: pd.DataFrame, race: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """The run to keep: of the race's winner the best seed by validation among its tested runs, or without
+    such among all its confirmation runs; without a winner the best search run. The test split has no say."""
     if runs.empty:
         return None
     complete = runs[runs["state"] == "COMPLETE"]
     confirmed = complete[complete["phase"] == "confirm"]
-    if len(confirmed):
+    if race and race["winner"] is not None and len(confirmed):
+        mine = confirmed[confirmed["trial"] == race["winner"]]
+        tested = mine[mine["repeat"].isin(race["headline"])]
+        complete = tested if len(tested) else mine
+    elif len(confirmed):
         means = confirmed.groupby("trial")["score"].mean()
         complete = confirmed[confirmed["trial"] == means.idxmax()]
     if complete.empty:

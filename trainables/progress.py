@@ -54,6 +54,10 @@ class Progress:
         self.running.pop(job.folder, None)
         self.console.print(Text(f"{self.phase}  {_name(job)}  starts again: {error}"), soft_wrap=True)
 
+    def say(self, text: str) -> None:
+        """A line of its own, in the order of events."""
+        self.console.print(Text(f"{self.phase}  {text}"), soft_wrap=True)
+
     def finished(self, job: Job, outcome: str, reason: str) -> None:
         _, epoch, value = self.running.pop(job.folder, (job, 0, None))
         self.ended += 1

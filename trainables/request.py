@@ -24,6 +24,7 @@ from searchspace import tables as paper_tables
 from searchspace.methods import PRUNERS, SAMPLERS, choose
 from searchspace.pins import parse_settings
 from searchspace.published import Published
+from searchspace.race import EVERYONE
 from searchspace.study import now, without_password
 from trainables import names
 from trainables.recipe import parse_pins
@@ -65,9 +66,13 @@ class Request:
     epochs: int | None = None
     """Full length of a training; 9 by default, with --table as many as the paper's."""
     confirm: int | None = None
-    """How many of the best are trained again over fresh seeds and tested; 0 for none, 3 by default."""
+    """How many of the best race over fresh seeds; 0 for none, 3 by default."""
     seeds: int | None = None
-    """Fresh seeds for each of those, 3 by default; with --table seeds of every row, 10 by default."""
+    """Seeds of each of those at most, and as many further ones for the winner, which are tested; 3 by
+    default; with --table seeds of every row, 10 by default."""
+    race: str = "drop"
+    """drop: a configuration that another one clearly beats gets no more seeds; full: all get all, and the
+    further, tested ones too."""
     table: str | None = None
     """Instead of a search: train the rows of this table of the family's paper, e.g. VII, as printed."""
     rows: str = ""
@@ -150,6 +155,7 @@ def begin(request: Request) -> tuple[Path, Request]:
         family(request.family),
         choose("sampler", request.sampler, SAMPLERS),
         choose("pruner", request.pruner, PRUNERS),
+        choose("race", request.race, EVERYONE),
     )
     refuse_table_options(request)
     names.check_objective(request.objective, frames=family(request.family).frame_hop is not None)
@@ -203,7 +209,7 @@ def refuse_other_options(request: Request, begun: Request) -> None:
 def refuse_table_options(request: Request) -> None:
     """Raises ValueError for options of a search given with --table, or of a table given without."""
     usual = {option.name: option.default for option in fields(Request)}
-    search_only = ("trials", "confirm", "sampler", "pruner", "objective")
+    search_only = ("trials", "confirm", "race", "sampler", "pruner", "objective")
     given = [name for name in search_only if getattr(request, name) != usual[name]]
     if request.table is not None and given:
         raise ValueError(
