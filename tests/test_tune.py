@@ -126,7 +126,6 @@ def test_the_exported_model_scores_what_it_says(study: Path, source: Source) -> 
     from trainables.registry import family
 
     model, about = load_model(study / "best")
-    runs = pd.read_parquet(study / "trials.parquet")
     race = json.loads((study / "study.json").read_text())["race"]
     assert about["run"]["trial"] == race["winner"] and about["run"]["repeat"] in race["headline"]
     config, _ = configure(about["family"], about["values"])
