@@ -29,7 +29,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from searchspace.study import Job, run_folder, seed_for
 
@@ -228,9 +228,10 @@ class Race:
         a, b = _scores(runs, first, seeds), _scores(runs, second, seeds)
         common = sorted(a.keys() & b.keys())
         gaps = np.asarray([a[n] - b[n] for n in common])
-        if len(gaps) < FIRST_LOOK or gaps.std(ddof=1) < 1e-12:  # no spread at all is a coarse score
-            return None
-        p, level = float(stats.ttest_1samp(gaps, 0.0).pvalue), self.level(seeds)
+        if len(gaps) < FIRST_LOOK or (spread := float(gaps.std(ddof=1))) < 1e-12:
+            return None  # no spread at all is a coarse score
+        t, level = abs(float(gaps.mean())) / spread * math.sqrt(len(gaps)), self.level(seeds)
+        p = 2 * float(special.stdtr(len(gaps) - 1, -t))
         if p > level:
             return None
         better, worse = (first, second) if gaps.mean() > 0 else (second, first)

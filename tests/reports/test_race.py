@@ -20,7 +20,7 @@ SEARCHED = {0: 0.86, 1: 0.85, 2: 0.84}
 
 
 def raced(folder: Path, scores: np.ndarray, *, everyone: bool = False, rounds: int | None = None) -> Any:
-    """A study whose search ended in SEARCHED and whose race saw `scores` (trials, seeds of race and headline)."""
+    """A study whose search ended in SEARCHED and whose race saw `scores` (trials, all seeds)."""
     seeds = scores.shape[1] // 2
     finalists = [Job(t, t, 0, "search", {}, t, 9, f"runs/t{t:04d}-r0") for t in SEARCHED]
     one = Race(finalists, seeds, seeds, 0, everyone)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 import random
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -254,3 +256,26 @@ def test_the_record_is_plain_json() -> None:
         "trial": 0, "after": 1, "by": None, "difference": None, "p": None, "level": None,
         "reason": "diverged with its seed 1: loss is nan",
     }  # fmt: skip
+
+
+def test_the_benchmarks_claims_in_a_bounded_form() -> None:
+    """Known truth (benchmarks/bench_race.py): few false statements, an honest headline, a good choice."""
+    location = Path(__file__).parents[1] / "benchmarks" / "bench_race.py"
+    spec = importlib.util.spec_from_file_location("bench_race", location)
+    assert spec and spec.loader
+    bench = importlib.util.module_from_spec(spec)
+    sys.modules["bench_race"] = bench  # its dataclasses look themselves up there
+    spec.loader.exec_module(bench)
+    rng = np.random.default_rng(0)
+    for name in ("normal", "one unstable"):
+        shares = bench.false_drops(bench.NOISES[name], 3, 5, 300, rng)
+        assert shares <= LEVEL + 2 * math.sqrt(LEVEL * (1 - LEVEL) / 300), name
+    for _ in range(20):
+        scores = rng.normal(rng.normal(0, 2.0, (4, 1)), 0.6, (4, 7))
+        alive, out, runs = bench.slow_race(bench.RULES["paired t, level spent over looks (ours)"], scores)
+        found = bench.run_race(scores)
+        assert sorted(found.alive) == alive and {d.trial for d in found.dropped} == {t for t, _ in out}
+        assert runs == sum(d.after for d in found.dropped) + found.rounds * len(found.alive)
+    singles, raced = bench.compare(0.9, 8, 5, 60, seed=1)
+    assert singles[:, 0].mean() >= 1.0 and abs(raced[:, 0].mean()) <= 0.15
+    assert raced[:, 1].mean() >= singles[:, 1].mean() and raced[:, 2].max() <= 192
