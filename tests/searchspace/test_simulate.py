@@ -168,7 +168,7 @@ def test_a_recorded_world_resembles_the_one_it_was_recorded_in(recorded: Path) -
     assert error < spread / 2
     assert world.noise == pytest.approx(WORLD.noise, rel=0.5)
     high = [world.truth(v) == -math.inf for v in drawn if v["lr"] > 0.07]  # beside some that diverged
-    assert np.mean(high) > 0.5 and np.mean([world.truth(v) == -math.inf for v in fine]) < 0.1
+    assert np.mean(high) > 0.3 and np.mean([world.truth(v) == -math.inf for v in fine]) < 0.1
     values = world.grid[0]
     assert world.score(values, 1, 9) == world.score(values, 1, 9) != world.score(values, 2, 9)
 
