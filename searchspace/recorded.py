@@ -3,8 +3,10 @@ of its space has one; or parametric ones.
 
 A recorded study tried some configurations. For the others a Gaussian process over the space (one kernel for
 all epochs: a linear part, a smooth part, noise) says what their curve would have been; a recorded one keeps
-what was measured in proportion to how little noise there is. Seeds differ as the study's repeated runs did:
-a run's deviation is drawn whole, so that epochs stay alike within a run. What an epoch costs is taken from
+what was measured in proportion to how little noise there is. Seeds differ as the study's repeated runs did: a
+run's deviations are drawn with their covariance over epochs, anew for every configuration and seed (so that
+sharing a seed makes no two configurations alike, which may be harder than it is). Without repeated runs it is
+the noise that the process itself finds, the same throughout a run. What an epoch costs is taken from
 the nearest recorded configuration, and one whose nearest neighbour diverged diverges where that did.
 
 A stand-in is smoother than the world. `Recorded.error` says how far it is off for a configuration left out.
@@ -155,8 +157,7 @@ class Recorded:
         diverged = self._diverges(values)
         if diverged and epoch >= diverged:
             return math.nan
-        deviation = self._deviations[seed % len(self._deviations), epoch - 1]
-        return float(np.clip(self._mean(values)[epoch - 1] + deviation, 0.0, 1.0))
+        return float(np.clip(self._mean(values)[epoch - 1] + self._deviation(values, seed)[epoch - 1], 0, 1))
 
     def cost(self, values: Mapping[str, Any]) -> float:
         near = self._nearest(values)
@@ -191,9 +192,17 @@ class Recorded:
         return float(np.sqrt(np.mean(np.square(misses)))), float(np.sqrt(np.mean(np.square(spread))))
 
     def _mean(self, values: Mapping[str, Any]) -> np.ndarray:
-        key = json.dumps(dict(values), sort_keys=True)
+        key = _key(values)
         if key not in self._known:
             self._known[key] = _predicted(self._model, self._point(values)[None])[0]
+        return self._known[key]
+
+    def _deviation(self, values: Mapping[str, Any], seed: int) -> np.ndarray:
+        """(epochs,) of one training: Gaussian, with the covariance of the repeated runs' deviations."""
+        key = f"{seed} {_key(values)}"
+        if key not in self._known:
+            draw = np.random.default_rng(list(key.encode())).standard_normal(len(self._deviations))
+            self._known[key] = draw @ self._deviations / math.sqrt(len(draw))
         return self._known[key]
 
     def _nearest(self, values: Mapping[str, Any]) -> FrozenTrial:
@@ -254,7 +263,8 @@ class Parametric:
         worth = self.truth(values) if values["lr"] <= 0.05 else 0.5
         speed = 3.0 + math.log10(values["lr"] / 1e-2)
         rise = (1 - math.exp(-speed * epoch / self.epochs)) / (1 - math.exp(-speed))
-        own, step = np.random.default_rng([seed, 0]), np.random.default_rng([seed, epoch])
+        key = list(_key(values).encode())
+        own, step = np.random.default_rng([seed, 0, *key]), np.random.default_rng([seed, epoch, *key])
         return 0.1 + (worth - 0.1) * rise + self.noise * (0.9 * own.standard_normal() + 0.44 * step.normal())
 
     def cost(self, values: Mapping[str, Any]) -> float:
@@ -284,6 +294,10 @@ def _trials(folder: Path, phase: str) -> list[FrozenTrial]:
     if phase not in known:
         return []
     return optuna.load_study(study_name=phase, storage=storage).get_trials(deepcopy=False)
+
+
+def _key(values: Mapping[str, Any]) -> str:
+    return json.dumps(dict(values), sort_keys=True)
 
 
 def _curve(trial: FrozenTrial, epochs: int) -> list[float]:
