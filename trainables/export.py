@@ -110,6 +110,7 @@ def _write(run: Path, out: Path, about: Mapping[str, Any], index: Index) -> Path
     weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
     save_file(weights, fresh / WEIGHTS)
     description = dict(about) | {
+        "family": state["family"],
         "values": state["values"],
         "scenes": list(index.labels.scenes),
         "events": list(index.labels.events),

@@ -99,7 +99,7 @@ class Progress:
 
 def describe(values: Mapping[str, Any]) -> str:
     """A configuration in few words, the structural knobs first."""
-    first = [str(values[k]) for k in ("backbone", "framework") if k in values]
+    first = [str(values[k]) for k in ("family", "backbone", "framework") if k in values]
     rest = [
         f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}"
         for k, v in values.items()
