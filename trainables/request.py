@@ -29,6 +29,7 @@ from searchspace.pins import parse_settings
 from searchspace.population import Population
 from searchspace.pruners import Promotion
 from searchspace.published import Published
+from searchspace.race import EVERYONE
 from searchspace.study import Second, Spending, now, without_password
 from trainables import goals
 from trainables.registry import family
@@ -82,9 +83,13 @@ class Request:
     epochs: int | None = None
     """Full length of a training; 9 by default, with --table as many as the paper's."""
     confirm: int | None = None
-    """How many of the best are trained again over fresh seeds and tested; 0 for none, 3 by default."""
+    """How many of the best race over fresh seeds; 0 for none, 3 by default."""
     seeds: int | None = None
-    """Fresh seeds for each of those, 3 by default; with --table seeds of every row, 10 by default."""
+    """Seeds of each of those at most, and as many further ones for the winner, which are tested; 3 by
+    default; with --table seeds of every row, 10 by default."""
+    race: str = "drop"
+    """drop: a configuration that another one clearly beats gets no more seeds; full: all get all, and the
+    further, tested ones too."""
     table: str | None = None
     """Instead of a search: train the rows of this table of the family's paper, e.g. VII, as printed."""
     rows: str = ""
@@ -212,6 +217,7 @@ def begin(request: Request) -> tuple[Path, Request]:
     if share is not None and (share < 0 or (share > 1 and share != int(share))):
         raise ValueError(f"--gpus-per-trial {share:g}: expected 0, a share of one GPU, or whole GPUs")
     request.families(), choose("sampler", request.sampler, SAMPLERS)
+    choose("race", request.race, EVERYONE)
     refuse_table_options(request)
     request.goals(), request.limits(), request.spending(), request.method()
     if not 0 <= request.prior <= 1:
@@ -327,6 +333,7 @@ def refuse_table_options(request: Request) -> None:
     search_only = (
         "trials",
         "confirm",
+        "race",
         "sampler",
         "pruner",
         "objective",
