@@ -1,11 +1,12 @@
 """Every figure twice: an info function (plain values, tested exactly) and a draw function (ink only).
 
 An info whose `note` is not empty has nothing to draw and says why. Scores keep their own unit until drawn.
-`search`, `confirmed` and `winner` draw a study, `sweeps` a paper's table along one quantity; `maps` and
-`relations` draw what a study's model has learned.
+`search`, `confirmed` and `winner` draw a study, `sweeps` a paper's table along one quantity, `recalls` the
+confusions of its rows; `maps` and `relations` draw what a study's model has learned.
 """
 
 from reports.figures.confirmed import Confirmation, confirmation, draw_confirmation
+from reports.figures.recalls import Recalls, draw_recalls, recalls
 from reports.figures.search import (
     Curve,
     LearningCurves,
@@ -38,6 +39,7 @@ __all__ = [
     "EventPrecision",
     "Importance",
     "LearningCurves",
+    "Recalls",
     "SearchHistory",
     "Slice",
     "Slices",
@@ -50,12 +52,14 @@ __all__ = [
     "draw_event_precision",
     "draw_importance",
     "draw_learning_curves",
+    "draw_recalls",
     "draw_search_history",
     "draw_slices",
     "draw_sweep",
     "event_precision",
     "importance",
     "learning_curves",
+    "recalls",
     "search_history",
     "slices",
     "table_sweep",
