@@ -35,7 +35,7 @@ TAGS = tuple(f"tag {k}" for k in range(30))
 NAMES = {"bird": "bird singing", "typing": "keyboard typing", "horn": "car"}
 # What makes the rows small; none is a knob that a row fixes.
 SMALL = {
-    "csem": {"width": "0.05", "batch_size": "4"},
+    "csem": {"width": "0.05"},
     "ergl": {"width": "0.05"},
     "tagvector": {"width": "0.06"},
     "bigru_mtl": {"width": "0.06", "batch_size": "4"},
