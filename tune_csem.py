@@ -139,7 +139,8 @@ def rerun(study: Path, request: Request) -> int:
     refuse_unfit(index, record.read(study), test=any(one.test for one in made.configurations))
     baseline = paper_tables.baseline_line(made, request.baseline)
     concurrent, gpus = machines(request)
-    planned = {"pins": request.pins(), "space": {}, "table": paper_tables.as_record(made, baseline)}
+    table = paper_tables.as_record(made, baseline, family(request.family).published)
+    planned = {"pins": request.pins(), "space": {}, "table": table}
     about = describe_study(study, request, index, concurrent, planned)
     record.write(study, about)
     print_plan(study, about)

@@ -20,6 +20,7 @@ from searchspace.study import Job, run_folder, seed_for
 
 PHASE = "table"
 AUDIOSET_CLASSES = 527
+CORRELATION = "pearson_"  # … of the size named after it with scene accuracy
 SAME_TRAINING = ("precision", "activation_checkpointing", "pretrained", "accept_mismatch")
 NUMERALS = {"I": 1, "V": 5, "X": 10}
 
@@ -185,13 +186,15 @@ def jobs(configurations: Iterable[Configuration], seeds: int, study_seed: int, e
     ]
 
 
-def as_record(made: Plan, baseline: int) -> dict[str, Any]:
-    """The plan as study.json keeps it and reports read it; the others are compared with line `baseline`."""
+def as_record(made: Plan, baseline: int, published: Iterable[Published] = ()) -> dict[str, Any]:
+    """The plan as study.json keeps it and reports read it; the others are compared with line `baseline`.
+    "quoted" are the correlations that the paper, all of whose rows are `published`, gives in its text."""
     columns = ("row", "line", "corpus", "split", "metric", "value", "spread", "spread_kind")
     return {
         "name": made.table,
         "paper": made.rows[0].published.paper,
         "baseline": baseline,
+        "quoted": {row.metric: row.value for row in published if row.metric.startswith(CORRELATION)},
         "rows": [
             {name: getattr(row.published, name) for name in columns}
             | {"trial": row.trial, "why": row.why, "unlike": list(row.unlike)}

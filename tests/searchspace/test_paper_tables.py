@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from searchspace import tables
-from searchspace.papers import imoto2022
+from searchspace.papers import imoto2022, parikh2022
 from searchspace.published import Published
 from searchspace.tables import Here
 
@@ -164,6 +164,13 @@ def test_the_baseline_is_a_row_that_runs() -> None:
         (2, 0, ""),
         (3, 1, ""),
     ]
+
+
+def test_the_record_has_the_correlations_of_the_papers_text() -> None:
+    made = tables.plan([row(1)], {}, here())
+    assert tables.as_record(made, 1)["quoted"] == {}
+    kept = tables.as_record(made, 1, parikh2022.ROWS)
+    assert kept["quoted"] == {"pearson_hours": 0.89, "pearson_events": 0.24} and len(kept["rows"]) == 1
 
 
 def test_validation_at_the_training_sites_is_seen_in_the_keys() -> None:
