@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -95,10 +96,13 @@ def _renamed(labels: ClipLabels) -> ClipLabels:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a Ray cluster of one CPU, which all tables join."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    yield made.address
-    made.shutdown()
+    """The address of a Ray cluster of one CPU, which all tables join. It keeps its files, and the address
+    where other programs on this machine would look for one to join, in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as folder:
+        patch.setenv("RAY_TMPDIR", folder)
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        yield made.address
+        made.shutdown()
 
 
 def whole(name: str, table: str, index: Index) -> tables.Plan:
