@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -164,43 +166,43 @@ def _tag_count(index: Index) -> int:
 def _write_waveforms(
     index: Index, content: Split, path: Path, threads: int
 ) -> tuple[list[ClipLabels], list[np.ndarray]]:
-    """Decode every clip in order into one .npy file; give back their labels, and their tags (K,)."""
+    """Decode every clip into its place in one .npy file; give back their labels, and their tags (K,)."""
     labels, tags = [], []
-    shape = (content.clips, index.channels, index.samples)
+    header = {
+        "descr": npy.dtype_to_descr(np.dtype(index.sample_type)),
+        "fortran_order": False,
+        "shape": (content.clips, index.channels, index.samples),
+    }
     # Written, not memory-mapped: a full disk is then an error and not a SIGBUS.
-    with open(path, "wb") as file:
-        header = {
-            "descr": npy.dtype_to_descr(np.dtype(index.sample_type)),
-            "fortran_order": False,
-            "shape": shape,
-        }
+    with open(path, "w+b", buffering=0) as file:
         npy.write_array_header_1_0(file, header)
-        decode = partial(_decode, index)
-        for shard in content.shards:
-            for clip_labels, clip_tags, waveform in map_ahead(
-                decode, shard_members(index.root, shard), threads
-            ):
-                file.write(waveform.data)
-                labels.append(clip_labels)
-                tags.append(clip_tags)
-        file.flush()
+        clips = itertools.chain.from_iterable(shard_members(index.root, shard) for shard in content.shards)
+        decode = partial(_decode, index, file.fileno(), file.tell())
+        for clip_labels, clip_tags in map_ahead(decode, enumerate(clips), threads):
+            labels.append(clip_labels)
+            tags.append(clip_tags)
     return labels, tags
 
 
 def _decode(
-    index: Index, item: tuple[Shard, Clip, dict[str, bytes]]
-) -> tuple[ClipLabels, np.ndarray, np.ndarray]:
+    index: Index, file: int, origin: int, item: tuple[int, tuple[Shard, Clip, dict[str, bytes]]]
+) -> tuple[ClipLabels, np.ndarray]:
+    """Decode the clip of a number and write it where it lies from byte `origin` of `file` on."""
     # needs soundfile; a cache that is ready does not
     from datasets.decode import ClipFormat, decode_clip, decode_tags
 
-    shard, clip, members = item
+    number, (shard, clip, members) = item
     waveform = np.empty((index.channels, index.samples), dtype=index.sample_type)
     wanted = ClipFormat(index.sample_rate, index.channels, clip.samples)
     labels = decode_clip(members, wanted, waveform, shard=shard.name, key=clip.key)
     count, tags = _tag_count(index), np.zeros(0, dtype=np.float32)
     if count:
         tags = decode_tags(members, count, shard=shard.name, key=clip.key)
-    return labels, tags, waveform
+    left, at = waveform.reshape(-1).view(np.uint8).data, origin + number * waveform.nbytes
+    while left:  # the system may take a part
+        written = os.pwrite(file, left, at)
+        left, at = left[written:], at + written
+    return labels, tags
 
 
 def shard_members(root: str | Path, shard: Shard) -> Iterator[tuple[Shard, Clip, dict[str, bytes]]]:

@@ -13,22 +13,15 @@ and `Index.checksum` follow it: runs and checkpoints know one choice from anothe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from datasets.batch import Batch
 from datasets.degrade import wrong_entries
-from datasets.plan import Leg
 from datasets.shards import Index, ShardError, read_labels
-
-if TYPE_CHECKING:
-    from datasets.source import ShardSource
 
 ACCEPTED = (
     "labels, tags, tags>THRESHOLD with 0 <= THRESHOLD < 1 (tags>0.1), or labels@ACCURACY[:SEED] with "
@@ -88,54 +81,19 @@ def with_events(index: Index, choice: EventChoice) -> Index:
     return replace(index, labels=labels, checksum=checksum)
 
 
-class Relabelled:
-    """A source whose batches have the events of `choice`; all else is that of the source underneath."""
+class Relabel:
+    """Gives batches of the shard set `index` the events of `choice`."""
 
-    def __init__(self, source: ShardSource, choice: EventChoice) -> None:
-        self.index = with_events(source.index, choice)
-        self._source, self._choice = source, choice
+    def __init__(self, index: Index, choice: EventChoice) -> None:
+        self.index, self._choice = with_events(index, choice), choice
 
-    def steps(self, batch_size: int, world: int = 1, done: Sequence[Leg] = ()) -> int:
-        return self._source.steps(batch_size, world, done)
-
-    def train_batches(
-        self,
-        batch_size: int,
-        *,
-        epoch: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        device: str = "cpu",
-        done: Sequence[Leg] = (),
-    ) -> Iterator[Batch]:
-        where: dict[str, Any] = {"epoch": epoch, "seed": seed, "rank": rank, "world": world, "device": device}
-        return self._relabel("train", self._source.train_batches(batch_size, **where, done=done))
-
-    def train_stretch(
-        self, parts: np.ndarray, *, first: int, epoch: int, seed: int, rank: int = 0, device: str = "cpu"
-    ) -> Iterator[Batch]:
-        where: dict[str, Any] = {"first": first, "epoch": epoch, "seed": seed, "rank": rank, "device": device}
-        return self._relabel("train", self._source.train_stretch(parts, **where))
-
-    def leg(self, steps: int, world: int = 1, device: str = "cpu") -> Leg:
-        return self._source.leg(steps, world, device)
-
-    def eval_batches(
-        self, split: str, batch_size: int, *, rank: int = 0, world: int = 1, device: str = "cpu"
-    ) -> Iterator[Batch]:
-        where: dict[str, Any] = {"rank": rank, "world": world, "device": device}
-        return self._relabel(split, self._source.eval_batches(split, batch_size, **where))
-
-    def _relabel(self, split: str, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            if self._choice.origin == "tags":
-                yield from_tags(batch, self._choice.threshold)
-            elif split == "train":
-                wrong = self._wrong[batch.clip.cpu()].to(batch.events.device)
-                yield replace(batch, events=torch.where(wrong, 1 - batch.events, batch.events))
-            else:  # Table IV replaces the labels of the training set alone
-                yield batch
+    def __call__(self, split: str, batch: Batch) -> Batch:
+        if self._choice.origin == "tags":
+            return from_tags(batch, self._choice.threshold)
+        if split != "train":  # Table IV replaces the labels of the training set alone
+            return batch
+        wrong = self._wrong[batch.clip.cpu()].to(batch.events.device)
+        return replace(batch, events=torch.where(wrong, 1 - batch.events, batch.events))
 
     @cached_property
     def _wrong(self) -> Tensor:

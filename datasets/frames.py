@@ -20,17 +20,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
 
 import torch
 
 from datasets.batch import Batch
 from datasets.events import EventChoice, parse_events
-from datasets.plan import Leg
 from datasets.shards import ClipLabels, Index, ShardError, read_labels
-
-if TYPE_CHECKING:
-    from datasets.source import Source
 
 MICROSECONDS = 1_000_000
 
@@ -72,16 +67,15 @@ def clip_frames(clip: ClipLabels, frames: int, columns: Mapping[str, int], hop: 
     return ClipFrames(tuple(spans), frames)
 
 
-class Framed:
-    """A source whose batches have `frames` of `hop` s; all else is that of the source underneath, of which
-    `indices` are the shard sets in the order in which its clips are numbered.
+class AddFrames:
+    """Gives batches that `index` describes their `frames` of `hop` s. `indices` are the shard sets that their
+    clips come from, in the order in which those are numbered.
 
     Raises ShardError where no training clip has onsets and offsets.
     """
 
-    def __init__(self, source: Source, hop: Fraction, indices: Sequence[Index]) -> None:
-        self.index, self.hop = source.index, hop
-        self._source, self._indices = source, tuple(indices)
+    def __init__(self, index: Index, hop: Fraction, indices: Sequence[Index]) -> None:
+        self.index, self._indices = index, tuple(indices)
         self._hop_samples = hop_samples(hop, self.index.sample_rate)
         if self._hop_samples < 1:
             raise ValueError(
@@ -105,36 +99,9 @@ class Framed:
             ]
         return self._clips[split]
 
-    def steps(self, batch_size: int, world: int = 1, done: Sequence[Leg] = ()) -> int:
-        return self._source.steps(batch_size, world, done)
-
-    def train_batches(
-        self,
-        batch_size: int,
-        *,
-        epoch: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        device: str = "cpu",
-        done: Sequence[Leg] = (),
-    ) -> Iterator[Batch]:
-        where: dict[str, Any] = {"epoch": epoch, "seed": seed, "rank": rank, "world": world, "device": device}
-        return self._frame("train", self._source.train_batches(batch_size, **where, done=done))
-
-    def eval_batches(
-        self, split: str, batch_size: int, *, rank: int = 0, world: int = 1, device: str = "cpu"
-    ) -> Iterator[Batch]:
-        where: dict[str, Any] = {"rank": rank, "world": world, "device": device}
-        return self._frame(split, self._source.eval_batches(split, batch_size, **where))
-
-    def leg(self, steps: int, world: int = 1, device: str = "cpu") -> Leg:
-        return self._source.leg(steps, world, device)
-
-    def _frame(self, split: str, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def __call__(self, split: str, batch: Batch) -> Batch:
         clips = self.clips(split)
-        for batch in batches:
-            yield self._framed(batch, [clips[number] for number in batch.clip.tolist()])
+        return self._framed(batch, [clips[number] for number in batch.clip.tolist()])
 
     def _framed(self, batch: Batch, clips: Sequence[ClipFrames]) -> Batch:
         size = (len(batch), self.index.samples // self._hop_samples, len(self.index.labels.events))

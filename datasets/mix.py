@@ -32,7 +32,8 @@ from torch import Tensor
 
 from datasets import plan, storage
 from datasets.batch import Batch
-from datasets.frames import Framed, refuse_other_labels
+from datasets.edited import Edited
+from datasets.frames import AddFrames, refuse_other_labels
 from datasets.labels import LabelSpace
 from datasets.shards import Index, Split
 from datasets.source import ShardSource, Source, open_source
@@ -83,7 +84,8 @@ def open_sources(
     if frames is None:
         return source
     refuse_other_labels(events)
-    return Framed(source, frames, [lead.index, *(companion.source.index for companion in companions)])
+    indices = [lead.index, *(companion.source.index for companion in companions)]
+    return Edited(source, AddFrames(source.index, frames, indices))
 
 
 @dataclass

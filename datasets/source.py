@@ -16,7 +16,8 @@ import torch
 from datasets import plan
 from datasets.batch import Batch
 from datasets.cache import CachedSplit, CacheError, open_cached, resident
-from datasets.events import EventChoice, Relabelled, parse_events, with_events
+from datasets.edited import Edited
+from datasets.events import EventChoice, Relabel, parse_events, with_events
 from datasets.prefetch import in_turn, prefetch
 from datasets.shards import Index, ShardError
 
@@ -95,7 +96,7 @@ def open_source(
         for split in index.splits:
             if split != "test":
                 source.cached(split)
-    return source if choice == EventChoice("labels") else Relabelled(source, choice)
+    return source if choice == EventChoice("labels") else Edited(source, Relabel(index, choice))
 
 
 @dataclass

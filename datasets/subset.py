@@ -268,8 +268,8 @@ class Request:
     """Folder for the new shard set."""
     events: int | None = None
     """How many event classes; all by default."""
-    choose: Literal["random", "most", "least", "top"] = "random"
-    """How they are chosen."""
+    choose: Literal["random", "most", "least", "top"] | None = None
+    """How they are chosen; default: random."""
     names: tuple[str, ...] = ()
     """Classes by name instead: --names Speech "Railroad car, train wagon"."""
     names_from: Path | None = None
@@ -298,12 +298,14 @@ def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
     if names or request.names_from is not None:
         if request.events is not None:
             raise ValueError(f"--events {request.events} and names: give one of them")
+        if request.choose is not None:
+            raise ValueError(f"--choose {request.choose} and names: give one of them")
         return named_events(known, names)
-    if request.scores is not None and (request.events is None or request.choose == "random"):
+    if request.scores is not None and (request.events is None or request.choose in (None, "random")):
         raise ValueError("--scores needs --events and --choose most, least or top")
     if request.events is None:
         return None
-    if request.choose == "random":
+    if request.choose in (None, "random"):
         return random_events(known, request.events, request.seed)
     if request.scores is not None:
         scores = _read_scores(request.scores, known)

@@ -6,6 +6,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
 if TYPE_CHECKING:
     import optuna
 
@@ -48,30 +55,54 @@ class Pinned:
 
 
 class Replayed:
-    """A trial that answers with given values, and notes under `params` which dimensions it was asked for."""
+    """A trial that answers with given values, and notes which dimensions it was asked for: what they hold
+    under `params`, their ranges under `distributions`."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
         self.params: dict[str, Any] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
 
     def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
-        return self._answer(name)
+        return self._answer(name, FloatDistribution(low, high, **options))
 
     def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
-        return self._answer(name)
+        return self._answer(name, IntDistribution(low, high, **options))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._answer(name)
+        return self._answer(name, CategoricalDistribution(choices))
 
-    def _answer(self, name: str) -> Any:
-        value = self._values[knob(name)]
+    def outside(self) -> str | None:
+        """The first dimension whose value lies outside its range."""
+        for name, one in self.distributions.items():
+            try:
+                if one._contains(one.to_internal_repr(self.params[name])):
+                    continue
+            except ValueError:  # none of the choices
+                pass
+            return name
+        return None
+
+    def _answer(self, name: str, distribution: BaseDistribution) -> Any:
+        value = self._values[bare(knob(name))]
         self.params[name] = value == 0 if _switches(name) else value
+        self.distributions[name] = distribution
         return self.params[name]
 
 
 def knob(dimension: str) -> str:
     """The knob that a dimension of the store belongs to: "shared_layers 1-6" → "shared_layers"."""
     return dimension.split(" ")[0]
+
+
+def bare(knob: str) -> str:
+    """A knob without its family's name: "csem.lr" → "lr"."""
+    return knob.rpartition(".")[2]
+
+
+def of_family(knob: str, values: Mapping[str, Any]) -> bool:
+    """Whether a knob ("csem.lr"; without a family's name in a search of one) concerns a configuration."""
+    return "." not in knob or knob.startswith(f"{values.get('family')}.")
 
 
 def off(knob: str) -> str:

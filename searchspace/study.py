@@ -7,27 +7,27 @@ resuming the study.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
-import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from searchspace.methods import Asha, NoPruning
-from searchspace.pins import Pinned, Replayed, agrees, knob
+from searchspace.methods import Pruner
+from searchspace.proposals import Proposals as Proposals
+from searchspace.proposals import run_folder as run_folder
+from searchspace.proposals import seed_for as seed_for
+from searchspace.proposals import waits
+from searchspace.pruners import Curve, Entry, Promotion, dominators
 from searchspace.published import Published
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-DRAWS = 32  # how often in a row an impossible proposal is drawn again
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Job:
 
     `number` is its trial number in the ledger; `trial` the configuration's (the search trial that proposed
     it), `repeat` 0 for the search run and 1, 2, … for confirmation; `folder` is relative to the study's;
-    `test`: whether the test split is read after the last epoch.
+    `test`: whether the test split is read after the last epoch; `until`: the epoch after which it is let
+    wait, 0 for none before the last.
     """
 
     number: int
@@ -49,13 +50,29 @@ class Job:
     folder: str
     origin: str = "sampler"
     test: bool = False
+    until: int = 0
+
+    @property
+    def stops_at(self) -> int:
+        """The epoch after which it ends or waits."""
+        return self.until or self.epochs
 
 
-def seed_for(study_seed: int, values: Mapping[str, Any], repeat: int) -> int:
-    """A 31-bit seed that depends on the study's seed, the configuration and the repeat alone, on every
-    machine."""
-    text = json.dumps([study_seed, dict(values), repeat], sort_keys=True)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+@dataclass(frozen=True)
+class Second:
+    """A second objective: the metric's or the prediction's name ("val/event_map", "macs"), and whether more
+    of it is better."""
+
+    name: str
+    maximize: bool
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a search may cost: `epochs` trained in all, `seconds` of the driver's time; None is no limit."""
+
+    epochs: int | None = None
+    seconds: float | None = None
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
@@ -81,26 +98,92 @@ class Ledger:
         storage: optuna.storages.RDBStorage,
         phase: str,
         *,
-        pruner: Asha | NoPruning,
+        pruner: Pruner,
         proposals: Proposals | None = None,
         study: str = "",
+        second: Second | None = None,
+        spending: Spending = Spending(),
     ) -> None:
         self.phase, self.pruner, self.proposals, self._storage = phase, pruner, proposals, storage
+        self.second, self.spending = second, spending
         name = f"{study} {phase}".strip()
+        directions = [StudyDirection.MAXIMIZE]
+        if second:
+            directions.append(StudyDirection.MAXIMIZE if second.maximize else StudyDirection.MINIMIZE)
         self.study = optuna.create_study(
-            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            storage=storage, study_name=name, directions=directions, load_if_exists=True
         )
         self._study_id = storage.get_study_id_from_name(name)
+        self._began = time.monotonic() - self.study.user_attrs.get("seconds", 0.0)
 
     def next_job(self) -> Job | None:
-        """The next planned job, or a fresh proposal; None when neither is left."""
+        """The next planned job, a training that is to go on, or a fresh proposal; None when there is none (at
+        the moment, if trainings are under way)."""
         planned = any(t.state == TrialState.WAITING for t in self._trials())
         if self.proposals is None:
             return self._job(self._trials()[self.study.ask().number]) if planned else None
+        if self.spent():
+            return None
+        job = self._gone_on(closing=False) or self._proposed()
+        under_way = any(t.state == TrialState.RUNNING and not waits(t) for t in self._trials())
+        return job if job or under_way else self._gone_on(closing=True)
+
+    def _proposed(self) -> Job | None:
+        assert self.proposals is not None
         if self.started() >= self.proposals.trials:
             return None
-        trial = self.proposals.ask(self.study)
+        epochs = self.proposals.epochs
+        until = self.pruner.first(epochs) if isinstance(self.pruner, Promotion) else epochs
+        trial = self.proposals.ask(self.study, until)
         return self._job(self._trials()[trial.number]) if trial else None
+
+    def _gone_on(self, *, closing: bool) -> Job | None:
+        """The training that the pruner lets go on from where it waits, or its configuration from another
+        seed."""
+        if not isinstance(self.pruner, Promotion) or self.proposals is None:
+            return None
+        step = self.pruner.step(self._entries(), self.proposals.epochs, closing=closing)
+        if step is None:
+            return None
+        number = step.number
+        if number is None:
+            number = self._another_seed(step.configuration, step.until)
+        else:
+            for name, value in {"reason": "", "until": step.until}.items():
+                self._set(self._trials()[number], name, value)
+        return self._job(self._trials()[number])
+
+    def _another_seed(self, configuration: int, until: int) -> int:
+        """A running trial of a configuration's next seed."""
+        assert self.proposals is not None
+        same = [t for t in self._trials() if t.user_attrs.get("configuration") == configuration]
+        first = same[0]
+        made = optuna.trial.create_trial(
+            state=TrialState.RUNNING, params=first.params, distributions=first.distributions
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=made)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        attributes = self.proposals.attributes(
+            number,
+            first.user_attrs["values"],
+            origin=f"seed {len(same) + 1} of trial {configuration}",
+            until=until,
+            copy_of=same,
+            costs=first.user_attrs.get("costs"),
+        )
+        for name, value in attributes.items():
+            self._storage.set_trial_user_attr(trial_id, name, value)
+        return number
+
+    def spent(self) -> str | None:
+        """Why no training may go on or be started, or None."""
+        if self.spending.epochs is not None:
+            trained = sum(max(t.intermediate_values, default=0) for t in self._jobs())
+            if trained >= self.spending.epochs:
+                return f"the budget of {self.spending.epochs} epochs is spent"
+        if self.spending.seconds is not None and time.monotonic() - self._began >= self.spending.seconds:
+            return f"the budget of {clock(self.spending.seconds)} is spent"
+        return None
 
     def plan(self, jobs: Iterable[Job]) -> None:
         """Write down jobs to be handed out in this order; those already written down are kept as they are."""
@@ -125,26 +208,33 @@ class Ledger:
         starts = list(itertools.islice(self.proposals.warm_starts(rows), at_most))
         for origin, values in starts:
             if origin not in known:
-                replayed = Replayed(values)
-                self.proposals.knobs(replayed)
-                self.study.enqueue_trial(replayed.params, user_attrs={"origin": origin})
+                params = self.proposals.placed(values).params
+                self.study.enqueue_trial(params, user_attrs={"origin": origin})
 
     def unfinished(self) -> list[Job]:
-        """Jobs that were running when the last driver ended. Proposals it never wrote down whole are told
-        FAIL."""
+        """Jobs that were running when the last driver ended, or that a budget stopped which has been raised
+        since. Proposals it never wrote down whole are told FAIL."""
         jobs = []
         for trial in self._trials(TrialState.RUNNING):
-            if "values" in trial.user_attrs:
-                jobs.append(self._job(trial))
-            else:
+            if "values" not in trial.user_attrs:
                 self.study.tell(trial.number, state=TrialState.FAIL)
+            elif not waits(trial) and not (trial.user_attrs.get("truncated") and self.spent()):
+                if trial.user_attrs.get("truncated"):
+                    for name in ("reason", "truncated"):
+                        self._set(trial, name, "")
+                jobs.append(self._job(trial))
         return jobs
 
     def started(self) -> int:
-        return sum("values" in t.user_attrs and t.state != TrialState.WAITING for t in self._trials())
+        """How many trials of --trials have been handed out; further seeds on a rung are none of them."""
+        return sum(
+            t.state != TrialState.WAITING and not t.user_attrs["origin"].startswith("seed ")
+            for t in self._jobs()
+        )
 
-    def report(self, job: Job, epoch: int, value: float) -> str | None:
-        """Write down the objective after `epoch`; the reason to stop the trial there, or None to go on.
+    def report(self, job: Job, epoch: int, value: float, second: float | None = None) -> str | None:
+        """Write down the objectives after `epoch`; the reason to stop the trial there, or to let it wait, or
+        None to go on.
 
         The verdict is written before the value: an epoch the ledger knows has been judged, and is not judged
         again (a second report of it repeats the verdict) when more trials have come to its rung in between.
@@ -152,58 +242,173 @@ class Ledger:
         known = self._trials()[job.number]
         if epoch in known.intermediate_values:
             return known.user_attrs.get("reason") or None if epoch == max(known.intermediate_values) else None
-        others = [t.intermediate_values[epoch] for t in self._trials() if epoch in t.intermediate_values]
-        reason = (
-            None
-            if epoch >= job.epochs
-            else self.pruner.stop_reason(value, epoch, job.epochs, [*others, value])
-        )
-        self._storage.set_trial_user_attr(self._id(job), "reason", reason or "")
-        self._storage.set_trial_intermediate_value(self._id(job), epoch, value)
+        if second is not None:
+            self._set(known, "second", known.user_attrs.get("second", {}) | {str(epoch): second})
+        reason = self._verdict(known, job, epoch, value, second)
+        self._set(known, "reason", reason or "")
+        self._storage.set_trial_intermediate_value(known._trial_id, epoch, value)
+        if self.spending.seconds is not None:
+            self.study.set_user_attr("seconds", time.monotonic() - self._began)
+        if reason is None and epoch < job.epochs and (spent := self.spent()):
+            reason = f"truncated at epoch {epoch} of {job.epochs}: {spent}"
+            self._set(known, "truncated", True)
+            self._set(known, "reason", reason)
         return reason
+
+    def _verdict(
+        self, trial: FrozenTrial, job: Job, epoch: int, value: float, second: float | None
+    ) -> str | None:
+        if epoch >= job.epochs:
+            return None
+        if epoch >= job.stops_at:
+            return f"paused at epoch {epoch}"
+        if not self.pruner.judges(epoch, job.epochs):
+            return None
+        before = self._curve(trial)
+        seen = {} if second is None else {epoch: second if self.second and self.second.maximize else -second}
+        if not seen and before.second:  # a prediction: the same after every epoch
+            seen = {epoch: next(iter(before.second.values()))}
+        own = Curve(job.number, {**before.values, epoch: value}, {**before.second, **seen})
+        others = [self._curve(t) for t in self._jobs() if t.number != job.number]
+        return self.pruner.stop_reason(own, epoch, job.epochs, others)
 
     def finish(
         self, job: Job, outcome: str, reason: str = "", details: Mapping[str, Any] | None = None
-    ) -> None:
-        """Tell what became of a job, once: a job already finished stays as it is.
+    ) -> str:
+        """Tell what became of a job, once: a job already finished stays as it is. Returns the outcome.
 
         `outcome` is COMPLETE, PRUNED, DIVERGED or FAIL. COMPLETE takes its value from the last report. A
         DIVERGED trial is told PRUNED with a violated constraint: the sampler ranks it below every other,
-        however far it came. FAIL is for the machine's faults, from which there is nothing to learn.
+        however far it came. FAIL is for the machine's faults, from which there is nothing to learn. One that
+        waits at a rung, or was stopped by a budget, is PAUSED: it can go on, so nothing is told.
         """
         trial = self._trials()[job.number]
         if trial.state.is_finished():
-            return
+            return _outcome(trial)
         last = max(trial.intermediate_values, default=0)
+        if outcome == "PRUNED" and (waits(trial) or trial.user_attrs.get("truncated")):
+            self._set(trial, "details", _plain(details or {}))
+            return "PAUSED"
         if outcome == "DIVERGED":
-            optuna.trial.Trial(self.study, self._id(job)).set_constraint("diverged", 1.0)
+            optuna.trial.Trial(self.study, trial._trial_id).set_constraint("diverged", 1.0)
         for name, value in {"outcome": outcome, "reason": reason, "details": _plain(details or {})}.items():
-            self._storage.set_trial_user_attr(self._id(job), name, value)
+            self._set(trial, name, value)
         if outcome == "COMPLETE":
-            self.study.tell(job.number, trial.intermediate_values[last])
+            self.study.tell(job.number, self._objectives(trial, last))
         else:
             self.study.tell(job.number, state=TrialState.FAIL if outcome == "FAIL" else TrialState.PRUNED)
+        return outcome
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat record a run, as `trials.parquet` holds them (reports read the columns by these names)."""
-        trials = [t for t in self._trials() if "values" in t.user_attrs and t.state != TrialState.WAITING]
-        return [self._row(t) for t in trials]
+        trials = [t for t in self._jobs() if t.state != TrialState.WAITING]
+        front = {job.number for job in self._front()} if self.second else set()
+        standing = self._standing()
+        return [
+            self._row(t)
+            | ({"reason": standing[t.number]} if t.number in standing else {})
+            | ({self.second.name: self._second_of(t), "pareto": t.number in front} if self.second else {})
+            for t in trials
+        ]
 
     def best(self, count: int) -> list[Job]:
-        """The `count` best COMPLETE jobs by value, best first; ties go to the earlier trial."""
-        complete = [t for t in self._trials(TrialState.COMPLETE) if "values" in t.user_attrs]
-        ranked = sorted(complete, key=lambda t: (-(t.value or 0.0), t.number))
-        return [self._job(t) for t in ranked[:count]]
+        """The `count` best configurations by the mean value of their COMPLETE trials, best first, each by its
+        first one; ties go to the earlier. With a second objective, those that fewest others dominate first,
+        and among them by the first objective."""
+        means = self._means()
+        if not means:
+            return []
+        beaten = dominators([point for _, point in means])
+        ranked = sorted(zip(means, beaten), key=lambda one: (one[1], -one[0][1][0], one[0][0].number))
+        return [self._job(trial) for (trial, _), _ in ranked[:count]]
+
+    def refused(self) -> list[dict[str, Any]]:
+        """The configurations that were not run, each with the reason."""
+        return [
+            {"trial": t.number, "reason": t.user_attrs["reason"], "values": t.user_attrs["proposed"]}
+            for t in self._trials()
+            if "proposed" in t.user_attrs
+        ]
+
+    def _means(self) -> list[tuple[FrozenTrial, tuple[float, ...]]]:
+        """(first trial, its objectives' means over the trials, better when higher) of every configuration
+        with a COMPLETE trial."""
+        found: dict[int, list[FrozenTrial]] = {}
+        for t in self._jobs():
+            if t.state == TrialState.COMPLETE:
+                found.setdefault(t.user_attrs.get("configuration", t.number), []).append(t)
+        signs = (1, 1 if self.second is None or self.second.maximize else -1)
+        return [
+            (same[0], tuple(s * sum(v) / len(same) for s, v in zip(signs, zip(*(t.values for t in same)))))
+            for same in found.values()
+        ]
+
+    def _front(self) -> list[FrozenTrial]:
+        """First trials of the configurations that none dominates."""
+        means = self._means()
+        if not means:
+            return []
+        beaten = dominators([point for _, point in means])
+        return [trial for (trial, _), by in zip(means, beaten) if by == 0]
+
+    def _standing(self) -> dict[int, str]:
+        """{trial: where it stands} of all that wait."""
+        if not isinstance(self.pruner, Promotion) or not any(waits(t) for t in self._jobs()):
+            return {}
+        entries = self._entries()
+        return {one.curve.number: self.pruner.standing(entries, one) for one in entries if one.paused}
+
+    def _entries(self) -> list[Entry]:
+        return [
+            Entry(
+                t.user_attrs["configuration"],
+                t.user_attrs["copy"],
+                self._curve(t),
+                t.user_attrs["until"],
+                t.state == TrialState.RUNNING,
+            )
+            for t in self._jobs()
+            if "copy" in t.user_attrs and t.user_attrs.get("outcome") != "DIVERGED"
+        ]
+
+    def _curve(self, trial: FrozenTrial) -> Curve:
+        if self.second is None:
+            return Curve(trial.number, trial.intermediate_values)
+        sign = 1 if self.second.maximize else -1
+        cost = trial.user_attrs.get("costs", {}).get(self.second.name)
+        if cost is not None:
+            second = dict.fromkeys(trial.intermediate_values, sign * cost) or {0: sign * cost}
+        else:
+            second = {int(e): sign * v for e, v in trial.user_attrs.get("second", {}).items()}
+        return Curve(trial.number, trial.intermediate_values, second)
+
+    def _second_of(self, trial: FrozenTrial) -> float | None:
+        """The second objective as it is measured or predicted."""
+        assert self.second is not None
+        measured = trial.user_attrs.get("second", {})
+        last = max(map(int, measured), default=0)
+        return trial.user_attrs.get("costs", {}).get(self.second.name, measured.get(str(last)))
+
+    def _objectives(self, trial: FrozenTrial, last: int) -> float | list[float]:
+        value = trial.intermediate_values[last]
+        if self.second is None:
+            return value
+        second = self._second_of(trial)
+        return [value, math.nan if second is None else second]
 
     def finished(self) -> int:
-        """How many runs have ended, however they did."""
-        return sum("values" in t.user_attrs and t.state.is_finished() for t in self._trials())
+        """How many runs have ended, however they did, or wait."""
+        return sum(t.state.is_finished() or waits(t) for t in self._jobs())
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
-    def _id(self, job: Job) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, job.number)
+    def _jobs(self) -> list[FrozenTrial]:
+        """The trials of this study's own: not what was refused, known, or learned from another study."""
+        return [t for t in self._trials() if "values" in t.user_attrs]
+
+    def _set(self, trial: FrozenTrial, name: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(trial._trial_id, name, value)
 
     def _job(self, trial: FrozenTrial) -> Job:
         fields = {k: v for k, v in trial.user_attrs.items() if k in Job.__dataclass_fields__}
@@ -223,157 +428,15 @@ class Ledger:
             "origin": job.origin,
             "epochs": max(finite, default=0),
             "score": finite[max(finite)] if finite else math.nan,
-            "parameters": details.get("parameters"),
+            **dict.fromkeys(("parameters", "macs", "memory")),
+            **trial.user_attrs.get("costs", {}),
+            **({"parameters": details["parameters"]} if details.get("parameters") is not None else {}),
             "seconds": details.get("seconds"),
             "started": started,
             "folder": job.folder,
             **{f"config.{name}": value for name, value in job.values.items()},
             **details.get("metrics", {}),
         }
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """How the search makes new trials.
-
-    `suggest(trial)` gives the family's knobs; `complete(knobs)` adds every default (and raises ValueError for
-    a combination that can't be built); `sampler(seed)` makes a sampler. A fresh sampler is made for each
-    trial from (study seed, trial number), so that what is proposed depends on the study's history and not on
-    when the driver was restarted.
-    """
-
-    suggest: Callable[[Any], dict[str, Any]]
-    complete: Callable[[Mapping[str, Any]], dict[str, Any]]
-    sampler: Callable[[int], optuna.samplers.BaseSampler]
-    pins: Mapping[str, Any]
-    trials: int
-    epochs: int
-    seed: int
-
-    def ask(self, study: optuna.Study) -> optuna.Trial | None:
-        """A new running trial with its job written into its attributes.
-
-        A proposal that can't be built is told PRUNED, so that the sampler learns; one that was made before is
-        told what came of it then (its seed, and so its result, would be the same). Another is asked for; None
-        when DRAWS in a row were known: the space is exhausted. Raises ValueError when as many can't be built.
-        """
-        for _ in range(DRAWS):
-            known = [t for t in study.get_trials(deepcopy=False) if "values" in t.user_attrs]
-            number = len(study.get_trials(deepcopy=False))
-            study.sampler = self.sampler(seed_for(self.seed, {"trial": number}, 0))
-            trial = study.ask()
-            try:
-                values = self.propose(trial)
-            except ValueError as error:
-                trial.set_user_attr("reason", str(error))
-                study.tell(trial, state=TrialState.PRUNED)
-                refused: ValueError | None = error
-                continue
-            refused = None
-            before = next((t for t in known if t.user_attrs["values"] == values), None)
-            if before is None:
-                self._write_down(trial, values)
-                return trial
-            if before.state == TrialState.COMPLETE:
-                study.tell(trial, before.value)
-            else:
-                study.tell(trial, state=TrialState.FAIL)  # teaches the sampler nothing it does not know
-        if refused:
-            raise ValueError(f"{DRAWS} proposals in a row can't be built; the last: {refused}")
-        return None
-
-    def _write_down(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
-        job = {
-            "trial": trial.number,
-            "repeat": 0,
-            "phase": "search",
-            "seed": seed_for(self.seed, values, 0),
-            "epochs": self.epochs,
-            "folder": run_folder(trial.number, 0),
-            "origin": trial.user_attrs.get("origin", "sampler"),
-            "values": values,  # last: a trial that has it has the rest
-        }
-        for name, value in job.items():
-            trial.set_user_attr(name, value)
-
-    def propose(self, trial: Any) -> dict[str, Any]:
-        """Every knob of a trial: suggested, pinned, or default."""
-        return self.complete(self.knobs(trial))
-
-    def knobs(self, trial: Any) -> dict[str, Any]:
-        """What the space and the pins say of a trial, without the defaults.
-
-        A pin on a knob that the space has, but does not ask for in this trial, does not apply to it. One on a
-        knob outside the space applies always, and its choices become a dimension of the search.
-        """
-        varying = [
-            name
-            for name, ranges in self.space.items()
-            if sum(one["name"] != "CategoricalDistribution" for one in ranges) > 1
-        ]
-        pinned = Pinned(trial, self.pins, varying)
-        values = self.suggest(pinned)
-        for name, pin in self.pins.items():
-            if name not in self.space:
-                values[name] = pinned.suggest_categorical(name, pin) if isinstance(pin, tuple) else pin
-        return values
-
-    @functools.cached_property
-    def space(self) -> dict[str, list[Any]]:
-        """{knob: Optuna's record of its ranges} of the family's space without pins, as drawn at random."""
-        return _drawn(self.suggest, self.seed)
-
-    def searched(self) -> dict[str, list[Any]]:
-        """The same of what is searched with the pins."""
-        return _drawn(self.knobs, self.seed)
-
-    def warm_starts(self, rows: Iterable[Published]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(origin, every knob) of the published rows that agree with the pins and can be built, each
-        configuration once."""
-        seen: list[dict[str, Any]] = []
-        for row in rows:
-            fixed = {
-                name: pin
-                for name, pin in self.pins.items()
-                if name not in row.values and name not in self.space and not isinstance(pin, tuple)
-            }
-            if not row.warm_start or not agrees(row.values, self.pins):
-                continue
-            try:
-                values = self.complete(fixed | dict(row.values))
-            except ValueError:  # these clips are too short for it, say
-                continue
-            if values not in seen:
-                seen.append(values)
-                changed = ", ".join(f"{name}={pin}" for name, pin in fixed.items())
-                source = f"published: {row.paper}, Table {row.table}, {row.row}"
-                yield source + (f", with {changed}" if changed else ""), values
-
-    def check(self) -> dict[str, Any]:
-        """A random configuration. Raises ValueError if the pins leave no valid point (DRAWS draws without
-        one)."""
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
-        for _ in range(DRAWS):
-            try:
-                return self.propose(study.ask())
-            except ValueError as error:
-                last = error
-        raise ValueError(f"the search space has no valid point: {last}")
-
-
-def _drawn(suggest: Callable[[Any], Any], seed: int) -> dict[str, list[Any]]:
-    """{knob: its ranges} of everything `suggest` asks for in DRAWS * 4 random draws."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    found: dict[str, list[Any]] = {}
-    for _ in range(DRAWS * 4):
-        trial = study.ask()
-        suggest(trial)
-        for name, distribution in trial.distributions.items():
-            record = json.loads(optuna.distributions.distribution_to_json(distribution))
-            ranges = found.setdefault(knob(name), [])
-            if record not in ranges:
-                ranges.append(record)
-    return dict(sorted(found.items()))
 
 
 def confirmation(finalists: Iterable[Job], seeds: int, study_seed: int) -> list[Job]:
@@ -397,10 +460,6 @@ def confirmation(finalists: Iterable[Job], seeds: int, study_seed: int) -> list[
     ]
 
 
-def run_folder(trial: int, repeat: int) -> str:
-    return f"runs/t{trial:04d}-r{repeat}"
-
-
 def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path.resolve()}"
 
@@ -409,8 +468,19 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
+def clock(seconds: float) -> str:
+    """A length of time as it is asked for: 90 s → "1.5m"."""
+    for unit, length in (("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
+
+
 def _outcome(trial: FrozenTrial) -> str:
-    return trial.user_attrs.get("outcome", "RUNNING") if trial.state.is_finished() else "RUNNING"
+    """What became of a trial, as the tables say it: one that waits was stopped early."""
+    if trial.state.is_finished():
+        return trial.user_attrs.get("outcome", "RUNNING")
+    return "PRUNED" if waits(trial) or trial.user_attrs.get("truncated") else "RUNNING"
 
 
 def _plain(value: Any) -> Any:

@@ -62,9 +62,14 @@ class RunFolder:
                 log.flush()
                 os.fsync(log.fileno())
             if self.finished or time.monotonic() - self._saved > CHECKPOINT_EVERY:
-                self.run.save(self._checkpoint)
-                self._saved = time.monotonic()
+                self.save()
         return metrics
+
+    def save(self) -> None:
+        """A checkpoint of the run as it is now."""
+        if self.writer:
+            self.run.save(self._checkpoint)
+            self._saved = time.monotonic()
 
     def test(self) -> dict[str, float]:
         """Score the test split and write test.json; a second call reads it back instead of looking again."""

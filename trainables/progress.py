@@ -27,6 +27,7 @@ class Progress:
         self.phase, self.jobs, self.epochs, self.ended = phase, jobs, epochs, already
         self.console = Console(file=stream or sys.stdout, highlight=False)
         self.running: dict[str, tuple[Job, int, float | None]] = {}
+        self.counted: set[str] = set()
         self.best: tuple[float, Job] | None = None
         self.began, self.ended_here = time.monotonic(), 0
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
@@ -56,8 +57,10 @@ class Progress:
 
     def finished(self, job: Job, outcome: str, reason: str) -> None:
         _, epoch, value = self.running.pop(job.folder, (job, 0, None))
-        self.ended += 1
-        self.ended_here += 1
+        if job.folder not in self.counted:  # one that waited may end again
+            self.counted.add(job.folder)
+            self.ended += 1
+            self.ended_here += 1
         score = "" if value is None else f"  {value:.4f}"
         line = f"{self.phase} {self.ended}/{self.jobs}  {_name(job)}  {outcome.lower()}"
         line += f" after {epoch} epochs{score}{'  ' + reason if reason else ''}"

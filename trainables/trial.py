@@ -87,7 +87,8 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
     """One epoch, as both runners report it: metrics, "epoch", "parameters"; "diverged" with the reason where
     it did.
 
-    The test split is read after the last epoch of jobs that ask for it (confirmation runs do).
+    The test split is read after the last epoch of jobs that ask for it (confirmation runs do). A job that is
+    to wait leaves a checkpoint.
     """
     try:
         metrics: dict[str, Any] = dict(folder.next_epoch())
@@ -99,7 +100,14 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
         }
     if folder.finished and job.test:
         metrics |= folder.test()
+    elif ends(folder, job):
+        folder.save()
     return metrics | {"parameters": folder.run.parameter_count}
+
+
+def ends(folder: RunFolder, job: Job) -> bool:
+    """Whether the job has come to its last epoch, or to where it waits."""
+    return folder.finished or folder.run.epoch >= job.stops_at
 
 
 @contextmanager
@@ -133,7 +141,7 @@ class WarmTrial(tune.Trainable):
                 keep_freed_pages()
                 self.folder = open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
             result = advance(self.folder, self.job)
-        return result | {"done": self.folder.finished or "diverged" in result}
+        return result | {"done": ends(self.folder, self.job) or "diverged" in result}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -158,6 +166,7 @@ class Conductor:
         if job is None:
             return None
         self.live[trial_id], self.began[trial_id] = job, time.monotonic()
+        (Path(self.place.study) / job.folder / STOP).unlink(missing_ok=True)  # of when it was let wait
         self.progress.started(job)
         return {"job": asdict(job), "place": asdict(self.place)}
 
@@ -173,7 +182,8 @@ class Conductor:
             self.verdicts[trial_id] = verdict
         if verdict and self.place.workers > 1:
             # Killing the trial would leave its workers' placement group behind; it ends by itself.
-            (Path(self.place.study) / job.folder / STOP).touch()
+            if int(metrics["epoch"]) < job.stops_at:
+                (Path(self.place.study) / job.folder / STOP).touch()
             return True
         return verdict is None
 
@@ -222,8 +232,8 @@ class Conductor:
     ) -> None:
         shown = {k: v for k, v in metrics.items() if k.startswith(("train/", "val/", "test/"))}
         details = {"metrics": shown, "parameters": metrics.get("parameters"), "seconds": round(seconds, 2)}
-        self.ledger.finish(job, outcome, reason, details)
-        self.progress.finished(job, outcome, reason)
+        told = self.ledger.finish(job, outcome, reason, details)
+        self.progress.finished(job, told, reason)
         self.ended()
 
     def _last_error(self, job: Job, seconds: float) -> str:

@@ -1,6 +1,10 @@
 import io
+import multiprocessing
+import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -49,6 +53,22 @@ def test_16_bit_audio_comes_back_exactly_and_the_rest_is_zero(container: str, ch
     assert np.array_equal(out[:, :800], pcm.T) and not out[:, 800:].any()
     floats = decode(found, replace(WANTED, channels=channels))
     assert np.array_equal(floats, out.astype(np.float32) / 32768)
+
+
+def test_threads_forks_and_systems_without_files_in_memory_decode_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clips = [np.random.default_rng(n).integers(-32768, 32768, (800, 1)).astype(np.int16) for n in range(40)]
+    found = [members(data=encoded(clip)) for clip in clips]
+    with ThreadPoolExecutor(4) as pool:
+        threaded = list(pool.map(lambda one: decode(one, dtype="int16"), found))
+    decode(found[0])  # so that the forks inherit this thread's open file
+    with multiprocessing.get_context("fork").Pool(2) as forks:
+        forked = forks.map(partial(decode, dtype="int16"), found)
+    monkeypatch.delattr(os, "memfd_create")
+    plain = [decode(one, dtype="int16") for one in found]
+    for clip, *decoded in zip(clips, threaded, forked, plain, strict=True):
+        assert all(np.array_equal(out[0, :800], clip[:, 0]) for out in decoded)
 
 
 def test_24_bit_audio_keeps_its_bits() -> None:

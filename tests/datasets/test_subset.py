@@ -209,6 +209,7 @@ def test_the_command(tiny: Index, tmp_path: Path, capsys: pytest.CaptureFixture)
         (("--events", 99), "99 events: the shard set has 12"),
         (("--events", 3, "--choose", "most"), "--choose most needs --scores"),
         (("--events", 3, "--names", "x"), "--events 3 and names: give one of them"),
+        (("--names", "x", "--choose", "top"), "--choose top and names: give one of them"),
         (("--names", "x"), "event 'x' is not one of the 12 known"),
         (("--hours", 9), "9 hours: there are 0.003 hours"),
         (("--events", 3, "--choose", "top", "--scores", "/nowhere.npy"), "/nowhere.npy"),

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
-from searchspace.methods import PRUNERS, SAMPLERS, Asha
+from searchspace.methods import PRUNERS, SAMPLERS
 from searchspace.pins import agrees, parse_settings
 from searchspace.published import Published
 from searchspace.study import Job, Ledger, Proposals, confirmation, open_storage, seed_for, sqlite_url
@@ -146,19 +145,6 @@ def test_proposals_that_cannot_be_built_are_drawn_again_and_named_when_all_are(t
     assert len(book.rows()) == 8 and all(r["config.lr"] <= 1e-2 for r in book.rows())
     with pytest.raises(ValueError, match=r"no valid point: layers=10 is outside 1\.\.9"):
         proposals(pins={"layers": 10, "kind": "b"}).check()
-
-
-def test_asha_equals_a_slow_statement_of_the_rule() -> None:
-    rule = Asha()
-    assert [rule.rungs(n) for n in (27, 9, 12, 81, 3)] == [[3, 9], [3], [4], [3, 9, 27], []]
-    seen = [0.1, 0.9, 0.5, 0.5, 0.7, math.nan, 0.2]
-    for value in (0.1, 0.5, 0.7, 0.9):
-        better = sum(1 for other in seen if other > value)
-        goes_on = better < max(1, 6 // 3)  # six finite values: the best two go on
-        assert (rule.stop_reason(value, 3, 27, seen) is None) == goes_on
-        assert rule.stop_reason(value, 2, 27, seen) is None  # not a rung
-    assert rule.stop_reason(0.5, 3, 27, seen) == "0.5000 < 0.7000, the cut-off at epoch 3 among 6 trials"
-    assert rule.stop_reason(0.1, 1, 27, [0.1, 0.9]) is None  # two values say nothing of a best third
 
 
 def test_an_epoch_once_judged_is_not_judged_again(tmp_path: Path) -> None:
@@ -303,15 +289,3 @@ def test_a_database_that_cannot_be_opened_is_named_without_its_password(tmp_path
     with pytest.raises(ValueError) as caught:
         open_storage("postgresql://me:secret@127.0.0.1:1/db")
     assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", list(SAMPLERS))
-def test_samplers_repeat_themselves(name: str, tmp_path: Path) -> None:
-    values = []
-    for attempt in ("first", "second"):
-        (tmp_path / attempt).mkdir()
-        book = ledger(tmp_path / attempt, sampler=SAMPLERS[name], trials=14, epochs=1)
-        run_all(book)
-        values.append([r["config.lr"] for r in book.rows()])
-    assert values[0] == values[1] and len(set(values[0])) == 14
-    assert isinstance(SAMPLERS[name](1), optuna.samplers.BaseSampler)

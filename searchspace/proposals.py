@@ -1,0 +1,341 @@
+"""How a search makes new trials: the sampler proposes; pins, limits and what is known have their say."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from searchspace.pins import Pinned, Replayed, agrees, knob, of_family
+from searchspace.prior import Prior
+from searchspace.published import Published
+from searchspace.samplers import Exhausted, Sampler, Space, Turn, points_of
+
+DRAWS = 32  # how often in a row an impossible or known proposal is drawn again
+REFUSALS = 512  # how often in a row one over a limit is
+
+
+def seed_for(study_seed: int, values: Mapping[str, Any], repeat: int) -> int:
+    """A 31-bit seed that depends on the study's seed, the configuration and the repeat alone, on every
+    machine."""
+    text = json.dumps([study_seed, dict(values), repeat], sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def run_folder(trial: int, repeat: int) -> str:
+    return f"runs/t{trial:04d}-r{repeat}"
+
+
+class OverLimit(ValueError):
+    """A configuration that needs more than a limit allows; `by` {limit: share above it}, 0 at the limit."""
+
+    def __init__(self, message: str, by: Mapping[str, float]) -> None:
+        super().__init__(message)
+        self.by = by
+
+
+class History(optuna.Study):
+    """The study as samplers see it: a training that waits at a rung has been measured there, so it is shown
+    as stopped there (PRUNED) and not as one that nothing is known of (RUNNING)."""
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Any = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        seen = [_as_measured(t) for t in super()._get_trials(deepcopy, None, use_cache)]
+        return [t for t in seen if states is None or t.state in states]
+
+
+def waits(trial: FrozenTrial) -> bool:
+    """Whether a trial has come to the epoch at which it waits for others."""
+    until = trial.user_attrs.get("until", 0)
+    return (
+        trial.state == TrialState.RUNNING
+        and until in trial.intermediate_values
+        and until < trial.user_attrs.get("epochs", 0)
+    )
+
+
+def _as_measured(trial: FrozenTrial) -> FrozenTrial:
+    if not waits(trial):
+        return trial
+    return optuna.trial.FrozenTrial(
+        number=trial.number,
+        state=TrialState.PRUNED,
+        value=None,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_start,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=trial.user_attrs,
+        system_attrs=trial.system_attrs,
+        intermediate_values=trial.intermediate_values,
+        trial_id=trial._trial_id,
+    )
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """How the search makes new trials.
+
+    `suggest(trial)` gives the family's knobs; `complete(knobs)` adds every default (and raises ValueError for
+    a combination that can't be built); `sampler(turn)` makes a sampler. A fresh sampler is made for each
+    trial from (study seed, trial number), so that what is proposed depends on the study's history and not on
+    when the driver was restarted.
+
+    `predict(values)` says what a configuration needs ({"macs": …, "parameters": …, "memory": …}); one that
+    needs more than `limits` allow is not run. `published` rows are a prior of this `strength`
+    (searchspace/prior.py). With `reseed` a configuration proposed again is trained again from another seed;
+    without, it is answered with what came of it.
+    """
+
+    suggest: Callable[[Any], dict[str, Any]]
+    complete: Callable[[Mapping[str, Any]], dict[str, Any]]
+    sampler: Sampler | Callable[[Turn], optuna.samplers.BaseSampler]
+    pins: Mapping[str, Any]
+    trials: int
+    epochs: int
+    seed: int
+    predict: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    published: Sequence[Published] = ()
+    strength: float = 0.0
+    reseed: bool = False
+
+    def ask(self, study: optuna.Study, until: int | None = None) -> optuna.Trial | None:
+        """A new running trial with its job written into its attributes; it goes as far as `until`.
+
+        A proposal that can't be built or is over a limit is told PRUNED, so that the sampler learns, the
+        latter with the limit as a violated constraint; one that was made before is told what came of it then
+        (its seed, and so its result, would be the same). Another is asked for; None when DRAWS in a row were
+        known, or the sampler has no more: the space is exhausted. Raises ValueError when as many can't be
+        built, or REFUSALS in a row are over a limit.
+        """
+        seen = History(study.study_name, study._storage)
+        refused: ValueError | None = None
+        known_in_a_row = unbuilt = over = 0
+        while known_in_a_row + unbuilt < DRAWS and over < REFUSALS:
+            before = [t for t in study.get_trials(deepcopy=False) if not _cut_off(t)]
+            try:
+                seen.sampler = self._sampler(before)
+            except Exhausted:
+                return None
+            trial = seen.ask()
+            try:
+                values = self.propose(trial)
+                costs = self._within_limits(trial, values)
+            except OverLimit as error:
+                trial.set_user_attr("proposed", dict(values))
+                self._refuse(seen, trial, error)
+                refused, over = error, over + 1
+                continue
+            except ValueError as error:
+                self._refuse(seen, trial, error)
+                refused, unbuilt = error, unbuilt + 1
+                continue
+            same = [t for t in before if t.user_attrs.get("values") == values]
+            if not same or self.reseed:
+                origin = trial.user_attrs.get("origin", "sampler")
+                job = self.attributes(
+                    trial.number, values, origin=origin, until=until, copy_of=same, costs=costs
+                )
+                for name, value in job.items():
+                    trial.set_user_attr(name, value)
+                return trial
+            self._answer(seen, trial, same[0])
+            known_in_a_row += 1
+        if refused:
+            tried = over if over >= REFUSALS else DRAWS
+            raise ValueError(f"{tried} proposals in a row can't be run; the last: {refused}")
+        return None
+
+    def _sampler(self, before: Sequence[FrozenTrial]) -> optuna.samplers.BaseSampler:
+        """The sampler of the next proposal; `before`: all trials there are, without those that a crash cut
+        off, so that what it cut off is proposed again."""
+        if any(t.state == TrialState.WAITING for t in before):
+            return optuna.samplers.RandomSampler(seed=self.seed)  # the trial has its values
+        seed = seed_for(self.seed, {"trial": len(before)}, 0)
+        finished = sum(t.state.is_finished() and "values" in t.user_attrs for t in before)
+        near = self._prior.draw(finished, seed) if self._prior else None
+        made = sum(t.user_attrs.get("origin", "sampler") == "sampler" for t in before)
+        return near or self.sampler(Turn(seed, self.seed, made, lambda: self.searchable))
+
+    def _refuse(self, study: optuna.Study, trial: optuna.Trial, error: ValueError) -> None:
+        for name, share in getattr(error, "by", {}).items():
+            trial.set_constraint(name, share)
+        trial.set_user_attr("reason", str(error))
+        study.tell(trial, state=TrialState.PRUNED)
+
+    def _answer(self, study: optuna.Study, trial: optuna.Trial, known: FrozenTrial) -> None:
+        trial.set_user_attr("known", known.number)
+        if known.state == TrialState.COMPLETE:
+            study.tell(trial, known.values)
+        else:
+            study.tell(trial, state=TrialState.FAIL)  # teaches the sampler nothing it does not know
+
+    def _within_limits(self, trial: optuna.Trial, values: Mapping[str, Any]) -> dict[str, float]:
+        """What the configuration needs. Raises OverLimit."""
+        costs = dict(self.predict(values)) if self.predict else {}
+        by = {name: costs[name] / most - 1 for name, most in self.limits.items()}
+        worst = max(by, key=lambda name: by[name], default=None)
+        if worst is not None and by[worst] > 0:
+            raise OverLimit(f"{worst} {costs[worst]:.3g} > {self.limits[worst]:.3g}, the --limit {worst}", by)
+        for name, share in by.items():
+            trial.set_constraint(name, share)
+        return costs
+
+    def attributes(
+        self,
+        number: int,
+        values: Mapping[str, Any],
+        *,
+        origin: str = "sampler",
+        until: int | None = None,
+        copy_of: Sequence[FrozenTrial] = (),
+        costs: Mapping[str, float] | None = None,
+    ) -> dict[str, Any]:
+        """What makes a job of the trial `number`; `copy_of`: the earlier trainings of its configuration.
+        "values" comes last: a trial that has it has the rest."""
+        first = min((t.user_attrs.get("configuration", t.number) for t in copy_of), default=number)
+        return {
+            "trial": number,
+            "repeat": 0,
+            "phase": "search",
+            "seed": seed_for(self.seed, values, -len(copy_of)),
+            "epochs": self.epochs,
+            "until": until or self.epochs,
+            "folder": run_folder(number, 0),
+            "origin": origin,
+            "configuration": first,
+            "copy": len(copy_of),
+            "costs": dict(costs or {}),
+            "values": dict(values),
+        }
+
+    def propose(self, trial: Any) -> dict[str, Any]:
+        """Every knob of a trial: suggested, pinned, or default."""
+        return self.complete(self.knobs(trial))
+
+    def knobs(self, trial: Any) -> dict[str, Any]:
+        """What the space and the pins say of a trial, without the defaults.
+
+        A pin on a knob that the space has, but does not ask for in this trial, does not apply to it. One on a
+        knob outside the space applies always, and its choices become a dimension of the search.
+        """
+        varying = [
+            name
+            for name, ranges in self.space.items()
+            if sum(one["name"] != "CategoricalDistribution" for one in ranges) > 1
+        ]
+        pinned = Pinned(trial, self.pins, varying)
+        values = self.suggest(pinned)
+        for name, pin in self.pins.items():
+            if name not in self.space and of_family(name, values):
+                values[name] = pinned.suggest_categorical(name, pin) if isinstance(pin, tuple) else pin
+        return values
+
+    @functools.cached_property
+    def space(self) -> dict[str, list[Any]]:
+        """{knob: Optuna's record of its ranges} of the family's space without pins, as drawn at random."""
+        return _by_knob(_drawn(self.suggest, self.seed))
+
+    def searched(self) -> dict[str, list[Any]]:
+        """The same of what is searched with the pins."""
+        return _by_knob(self._draws)
+
+    @functools.cached_property
+    def searchable(self) -> Space:
+        """What samplers know of the space beforehand."""
+        always = frozenset.intersection(*(frozenset(one) for one in self._draws))
+        dimensions = {name: one for draw in self._draws for name, one in draw.items()}
+        return Space(dimensions, always, functools.cache(lambda: points_of(self.knobs)))
+
+    @functools.cached_property
+    def _draws(self) -> list[dict[str, BaseDistribution]]:
+        return _drawn(self.knobs, self.seed)
+
+    @functools.cached_property
+    def _prior(self) -> Prior | None:
+        if not self.strength or not getattr(self.sampler, "learns", True):
+            return None
+        rows = [self.placed(values) for _, values in self.warm_starts(self.published)]
+        return Prior(self.strength, [one.params for one in rows if one.outside() is None])
+
+    def placed(self, values: Mapping[str, Any]) -> Replayed:
+        """A configuration as dimensions of this space; `outside()` says where it does not fit."""
+        replayed = Replayed(values)
+        self.knobs(replayed)
+        return replayed
+
+    def warm_starts(self, rows: Iterable[Published]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(origin, every knob) of the published rows that agree with the pins and can be built, each
+        configuration once."""
+        seen: list[dict[str, Any]] = []
+        for row in rows:
+            fixed = {
+                name: pin
+                for name, pin in self.pins.items()
+                if name not in row.values
+                and name not in self.space
+                and not isinstance(pin, tuple)
+                and of_family(name, row.values)
+            }
+            if not row.warm_start or not agrees(row.values, self.pins):
+                continue
+            try:
+                values = self.complete(fixed | dict(row.values))
+            except ValueError:  # these clips are too short for it, say
+                continue
+            if values not in seen:
+                seen.append(values)
+                changed = ", ".join(f"{name}={pin}" for name, pin in fixed.items())
+                source = f"published: {row.paper}, Table {row.table}, {row.row}"
+                yield source + (f", with {changed}" if changed else ""), values
+
+    def check(self) -> dict[str, Any]:
+        """A random configuration. Raises ValueError if the pins leave no valid point (DRAWS draws without
+        one)."""
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
+        for _ in range(DRAWS):
+            try:
+                return self.propose(study.ask())
+            except ValueError as error:
+                last = error
+        raise ValueError(f"the search space has no valid point: {last}")
+
+
+def _cut_off(trial: FrozenTrial) -> bool:
+    """Whether the driver died while it made the trial."""
+    ended = {"values", "reason", "known", "warm_start"} & trial.user_attrs.keys()
+    return not ended and trial.state in (TrialState.RUNNING, TrialState.FAIL)
+
+
+def _drawn(suggest: Callable[[Any], Any], seed: int) -> list[dict[str, BaseDistribution]]:
+    """{dimension: its distribution} of each of DRAWS * 4 random draws."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    draws = []
+    for _ in range(DRAWS * 4):
+        trial = study.ask()
+        suggest(trial)
+        draws.append(dict(trial.distributions))
+    return draws
+
+
+def _by_knob(draws: Iterable[Mapping[str, BaseDistribution]]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for draw in draws:
+        for name, distribution in draw.items():
+            record = json.loads(optuna.distributions.distribution_to_json(distribution))
+            ranges = found.setdefault(knob(name), [])
+            if record not in ranges:
+                ranges.append(record)
+    return dict(sorted(found.items()))
