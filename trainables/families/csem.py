@@ -57,11 +57,11 @@ Where the paper and the code differ, or the paper is silent, the default is name
   Default: none; `pretrained` of the recipe starts from a file (trainables/pretrained.py). PANNs' weights
   belong to 10·log10 mel of 16 or 32 kHz behind a BatchNorm, here they get ln mel scaled bin by bin.
 - TinyCNN's weights, "pretrained for 10 epochs in the balanced subset of 22K audio clips of AudioSet", were
-  not published, and none are shipped here, for AudioSet's clips can't be. From a folder of them and its lists:
+  not published, and none are shipped here, for AudioSet's clips can't be. From a folder of clips and lists:
 
     python -m datasets.prepare audioset --source AUDIOSET --out A
-    python -m trainables.train csem --data A --epochs 10 --out TINY --set framework=event_only backbone=tinycnn
-    python tune_csem.py --table II --data SHARDS --set backbone=tinycnn pretrained=TINY accept_mismatch=true
+    python -m trainables.train csem --data A --epochs 10 --out T --set framework=event_only backbone=tinycnn
+    python tune_csem.py --table II --data SHARDS --set backbone=tinycnn pretrained=T accept_mismatch=true
 """
 
 from __future__ import annotations
