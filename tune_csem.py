@@ -51,6 +51,7 @@ from trainables.export import export_best, measure_winner
 from trainables.goals import PREDICTED
 from trainables.printed import analyse_rows, here
 from trainables.progress import Progress
+from trainables.registry import family
 from trainables.request import Request, begin, local_folders, pins_of, refuse_unfit
 from trainables.space import frames_of, notes_of, proposals_of
 from trainables.trial import Place, run_phase
@@ -160,7 +161,8 @@ def rerun(study: Path, request: Request) -> int:
     refuse_unfit(index, record.read(study), test=any(one.test for one in made.configurations))
     baseline = paper_tables.baseline_line(made, request.baseline)
     share = machines(request, study, index)
-    planned = {"pins": request.pins(), "space": {}, "table": paper_tables.as_record(made, baseline)}
+    table = paper_tables.as_record(made, baseline, family(request.family).published)
+    planned = {"pins": request.pins(), "space": {}, "table": table}
     about = describe_study(study, request, index, plan_of(share), planned)
     record.write(study, about)
     print_plan(study, about)

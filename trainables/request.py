@@ -81,7 +81,7 @@ class Request:
     budget_epochs: int | None = None
     """The same in epochs trained, over all trials."""
     epochs: int | None = None
-    """Full length of a training; 9 by default, with --table as many as the paper's."""
+    """Full length of a training; 9 by default, with --table as many as the paper's, where it gives them."""
     confirm: int | None = None
     """How many of the best race over fresh seeds; 0 for none, 3 by default."""
     seeds: int | None = None
@@ -134,11 +134,17 @@ class Request:
     """Start the Ray dashboard (on 127.0.0.1) with a local cluster."""
 
     def budget(self) -> Budget:
-        """How long and how often, with the defaults. Raises ValueError for what is not at least 1."""
+        """How long and how often, with the defaults. Raises ValueError for what is not at least 1, and for a
+        table whose paper gives no epochs."""
         if self.table is None:
             usual = Budget(trials=16, epochs=9, confirm=3, seeds=3)
         else:
-            printed = [row.epochs for row in self.printed() if row.epochs]
+            rows = self.printed()
+            printed = [row.epochs for row in rows if row.epochs]
+            if not printed and self.epochs is None and any(row.trainable for row in rows):
+                raise ValueError(
+                    f"--table {self.table}: {rows[0].paper} gives no epochs; say how many: --epochs N"
+                )
             usual = Budget(trials=0, epochs=mode(printed or [1]), confirm=0, seeds=10)
         for name in ("trials", "epochs", "seeds", "budget_epochs"):
             if (asked := getattr(self, name)) is not None and asked < 1:
