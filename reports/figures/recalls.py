@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -82,20 +82,18 @@ def draw_recalls(info: Recalls, width: float) -> Figure:
             continue
         _draw(axes, info.rows[place][2], cell)
         axes.set_title(titles[place], fontsize=8.5)
-        last = place + columns >= len(info.rows)
-        axes.tick_params(labelbottom=last, labelleft=place % columns == 0)
-    named: Any = {"fontsize": 7.5 if width >= WIDE else 7}
-    grid[0, 0].set_xticks(range(len(names)), names, rotation=90, **named)
-    grid[0, 0].set_yticks(range(len(names)), names, **named)
-    for axes in grid.flat:
-        axes.tick_params(axis="x", labelrotation=90, labelsize=named["fontsize"])
+        axes.tick_params(labelbottom=place // columns == lines - 1, labelleft=place % columns == 0)
+        axes.tick_params(labelsize=7.5 if width >= WIDE else 7)
+        axes.tick_params(axis="x", labelrotation=90)
+    grid[0, 0].set_xticks(range(len(names)), names)
+    grid[0, 0].set_yticks(range(len(names)), names)
     return figure
 
 
 def _columns(scenes: int, matrices: int, width: float) -> int:
-    """As many beside each other as leave cells that hold a number, one if none do."""
-    most = int((width - 1.2) / (max(scenes, 4) * LEGIBLE))
-    return max(1, min(most, matrices, 4))
+    """At most as many beside each other as leave cells that hold a number, and lines as full as can be."""
+    most = max(1, min(int((width - 1.2) / (max(scenes, 4) * LEGIBLE)), matrices, 4))
+    return -(-matrices // -(-matrices // most))
 
 
 def _draw(axes: Axes, confusion: Confusion, cell: float) -> None:
