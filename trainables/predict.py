@@ -420,9 +420,11 @@ def run(request: Request) -> int:
         failed += isinstance(one, Failed)
         answered += isinstance(one, Answer)
         print(json.dumps(asdict(one)) if request.json else text(one), flush=True)
+    if not answered + failed:
+        raise ValueError("no recording is named on standard input")
     if failed:
         print(f"{failed} of {failed + answered} recordings could not be answered", file=sys.stderr)
-    return 1 if failed or not answered else 0
+    return 1 if failed else 0
 
 
 def text(one: Answer | Failed) -> str:

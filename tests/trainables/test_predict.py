@@ -264,7 +264,11 @@ def test_a_diverged_model_gives_no_answer(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_one_line(
-    model: Path, tested_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    tested_run: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def refused(*arguments: str) -> str:
         assert main(list(arguments)) == 2
@@ -287,6 +291,8 @@ def test_mistakes_are_one_line(
     (half / "model.safetensors").unlink()
     assert "no model there (expected model.safetensors" in refused(str(half), clip)
     assert "no recording is named" in refused(str(model))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert "no recording is named on standard input" in refused(str(model), "-")
     assert "--top-events -1" in refused(str(model), clip, "--top-events", "-1")
     assert "--device tpu: expected cpu or cuda" in refused(str(model), clip, "--device", "tpu")
 
