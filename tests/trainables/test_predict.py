@@ -19,7 +19,8 @@ from datasets.source import Source
 from trainables.contract import AudioFormat
 from trainables.folder import RunFolder
 from trainables.model_folder import load_model, write_model
-from trainables.predict import Answer, Failed, Predictor, Span, listed, main, text
+from trainables.predict import listed, main, text
+from trainables.predictor import Answer, Failed, Predictor, Span
 from trainables.recordings import windows
 from trainables.registry import family
 
