@@ -128,7 +128,8 @@ def evaluate(
 
 def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) -> Batch:
     """Mixup (Zhang et al. 2018) of waveforms and labels with one λ ~ Beta(α, α) per clip and partners drawn
-    from the batch, from the same part where several shard sets are in it.
+    from the batch, from the same part where several shard sets are in it; clips whose events were checked are
+    mixed with such, the others with others.
 
     A mixture is of unknown scene or event where either clip is: its scene row becomes zeros.
     """
@@ -136,7 +137,7 @@ def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) ->
     gamma = torch._standard_gamma(torch.full((2, size), alpha, dtype=torch.float64), generator=generator)
     share = (gamma[0] / gamma.sum(0)).nan_to_num(0.5).float().to(batch.waveform.device)
     partner = torch.randperm(size, generator=generator).to(batch.waveform.device)
-    partner = _within(batch.part, partner)
+    partner = _within(2 * batch.part + (batch.curated > 0), partner)
 
     def blend(x: Tensor) -> Tensor:
         s = share.view(-1, *[1] * (x.dim() - 1))

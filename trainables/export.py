@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +31,7 @@ from datasets.shard_writer import check_unused
 from datasets.shards import Index
 from datasets.source import Source, default_cache
 from searchspace import record
-from searchspace.study import Job, Ledger, now
+from searchspace.study import now
 from trainables import checkpoint
 from trainables.analyse import WINNER_BATCH, WINNER_SECONDS, within
 from trainables.calibration import calibrate
@@ -250,21 +249,6 @@ def winning_run(runs: pd.DataFrame) -> dict[str, Any] | None:
     if complete.empty:
         return None
     return complete.loc[complete["score"].idxmax()].to_dict()
-
-
-def keep_checkpoints(study: Path, searching: Ledger, finalists: Sequence[Job]) -> None:
-    """Delete the search runs' checkpoints, but for the finalists' and, without any, the best one's."""
-    kept = {job.folder for job in finalists or searching.best(1)}
-    for row in searching.rows():
-        if row["state"] != "RUNNING" and row["folder"] not in kept:
-            shutil.rmtree(study / row["folder"] / "checkpoint", ignore_errors=True)
-
-
-def keep_first_seeds(study: Path, ledger: Ledger) -> None:
-    """Delete the checkpoints of a table's ended runs but for every configuration's first seed."""
-    for row in ledger.rows():
-        if row["state"] != "RUNNING" and row["repeat"] != 1:
-            shutil.rmtree(study / row["folder"] / "checkpoint", ignore_errors=True)
 
 
 @dataclass(frozen=True)
