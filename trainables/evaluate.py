@@ -258,6 +258,8 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append("unsure: the model is not calibrated")
     elif flag["threshold"] is None:
         lines.append("unsure: always, for no threshold halved its errors on validation")
+    elif not flag["coverage"]:
+        lines.append(f"unsure: always on these clips, of which {_share(flag['unsure_accuracy'])} are right")
     else:
         lines.append(
             f"unsure: {100 * flag['coverage']:.0f} % are answered surely, {_share(flag['sure_accuracy'])} "

@@ -1,10 +1,11 @@
 """How far a split's metrics may be off because it holds these clips and not others: 95 % intervals.
 
 Shares of clips (accuracy) have Wilson's score interval, which stays within 0 and 1 and is sound for few clips
-and for shares near either end. Everything else has a percentile bootstrap over clips: the split is drawn
-again with replacement, and every metric is computed for each draw. Clips count as independent, and those of
-one recording or one place are not quite: the intervals are of new clips of the places in the split, not of
-new places.
+and for shares near either end. Everything else has a bootstrap over clips: the split is drawn again with
+replacement, every metric is computed for each draw, and the draws' percentiles are moved so that their mean
+is the value. (A draw holds clips twice, which rank beside themselves: average precision comes out too high.)
+Clips count as independent, and those of one recording or one place are not quite: the intervals are of new
+clips of the places in the split, not of new places.
 
 A draw is a row of counts, how often each clip is in it. So a metric of a thousand draws is a few matrix
 products and one sort an event, and not a thousand evaluations; tests/trainables/test_intervals.py has those.
@@ -24,7 +25,7 @@ from trainables.metrics import PRESENT, Scores, average_precision, roc_auc
 LEVEL = 0.95
 DRAWS = 1000
 SHARES = ("scene_accuracy", "svm_accuracy")
-METHOD = f"Wilson for accuracy, else percentile bootstrap over clips, {DRAWS} draws; 95 %"
+METHOD = f"Wilson for accuracy, else bootstrap over clips, {DRAWS} draws, centred on the value; 95 %"
 
 Interval = tuple[float, float]
 
@@ -47,7 +48,8 @@ def intervals(scores: Scores, *, draws: int = DRAWS, seed: int = 0) -> dict[str,
         return {}
     count = len(rows["clip"])
     counts = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-    found = {name: _percentiles(values) for name, values in replicates(rows, counts).items()}
+    metrics = scores.compute()
+    found = {name: _around(metrics[name], drawn, name) for name, drawn in replicates(rows, counts).items()}
     confusion = scores.confusion()
     if np.isfinite(rows["scene_logits"]).all():
         found["scene_accuracy"] = wilson(int(np.trace(confusion)), int(confusion.sum()))
@@ -62,7 +64,9 @@ def macro_recall(confusion: np.ndarray, *, draws: int = DRAWS, seed: int = 0) ->
         return math.nan, math.nan
     share = confusion.ravel() / total
     drawn = np.random.default_rng(seed).multinomial(total, share, size=draws).reshape(-1, *confusion.shape)
-    return _percentiles(_nan_mean(_ratio(np.diagonal(drawn, axis1=1, axis2=2), drawn.sum(2))))
+    recalls = _nan_mean(_ratio(np.diagonal(drawn, axis1=1, axis2=2), drawn.sum(2)))
+    value = _nan_mean(_ratio(np.diag(confusion), confusion.sum(1))[None])[0]
+    return _around(float(value), recalls, "scene_accuracy_macro")
 
 
 def replicates(rows: dict[str, np.ndarray], counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -182,9 +186,10 @@ def _nan_mean(values: np.ndarray) -> np.ndarray:
         return np.nanmean(values, axis=1)
 
 
-def _percentiles(values: np.ndarray) -> Interval:
-    there = values[~np.isnan(values)]
-    if not len(there):
+def _around(value: float, drawn: np.ndarray, name: str) -> Interval:
+    """The percentiles of the draws (R,), moved to the value, within the metric's range."""
+    there = drawn[~np.isnan(drawn)]
+    if not len(there) or math.isnan(value):
         return math.nan, math.nan
-    low, high = np.percentile(there, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return float(low), float(high)
+    low, high = np.percentile(there, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]) - there.mean() + value
+    return max(0.0, float(low)), float(high) if name.endswith("error_rate") else min(1.0, float(high))

@@ -17,7 +17,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from trainables.predict import Failed, Predictor, why_text
+from trainables.predict import why_text
+from trainables.predictor import Failed, Predictor
 
 PAGES = Path(__file__).with_name("pages")
 SERVED = {
@@ -68,31 +69,40 @@ def application(predictor: Predictor, host: str, name: str, limit: int) -> FastA
             "limit_bytes": limit,
         }
 
-    def answered(path: Path, shown: str) -> dict[str, Any]:
-        with one_at_a_time:
-            found = next(predictor.predict([path]))
-        record = asdict(replace(found, file=shown))
-        if not isinstance(found, Failed) and found.why is not None:
-            record["why_text"] = why_text(found.why)
-        return record
-
     @app.post("/predict")
     async def predict(request: Request, name: str = "recording") -> JSONResponse:
         if _from_elsewhere(request.headers.get("origin"), request.headers.get("host")):
             return JSONResponse({"file": name, "error": "asked by a page from elsewhere"}, 403)
         with tempfile.TemporaryDirectory() as folder:
-            path, size = Path(folder) / "recording", 0
-            with open(path, "wb") as file:
-                async for piece in request.stream():
-                    size += len(piece)
-                    if size > limit:
-                        why = f"larger than {limit / 2**20:g} MB"
-                        return JSONResponse({"file": name, "error": why}, 413, {"Connection": "close"})
-                    file.write(piece)
-            found = await asyncio.to_thread(answered, path, name)
+            path = Path(folder) / "recording"
+            if not await _received(request, path, limit):
+                why = f"larger than {limit / 2**20:g} MB"
+                return JSONResponse({"file": name, "error": why}, 413, {"Connection": "close"})
+            found = await asyncio.to_thread(_answered, predictor, one_at_a_time, path, name)
         return JSONResponse(found, 422 if "error" in found else 200)
 
     return app
+
+
+async def _received(request: Request, path: Path, limit: int) -> bool:
+    """Write the request's body to `path`; False, and no more of it read, once it is larger than `limit`."""
+    size = 0
+    with open(path, "wb") as file:
+        async for piece in request.stream():
+            size += len(piece)
+            if size > limit:
+                return False
+            file.write(piece)
+    return True
+
+
+def _answered(predictor: Predictor, turn: threading.Lock, path: Path, name: str) -> dict[str, Any]:
+    with turn:
+        found = next(predictor.predict([path]))
+    record = asdict(replace(found, file=name))
+    if not isinstance(found, Failed) and found.why is not None:
+        record["why_text"] = why_text(found.why)
+    return record
 
 
 def _from_elsewhere(origin: str | None, host: str | None) -> bool:

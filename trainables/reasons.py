@@ -52,7 +52,7 @@ class CouplingReasons:
     def __init__(self, model: Any, events: Sequence[str]) -> None:
         self.names: tuple[tuple[str, ...], ...] = tuple((name,) for name in events)
         scene, self.event = model.scene_classifier.weight, model.event_classifier.weight
-        self.attention = attend(scene, self.event)[1]  # (S, E)
+        self.attention = attend(scene, self.event)[1].detach()  # (S, E)
 
     def pull(self, output: JointOutput) -> Tensor:
         assert output.event_embedding is not None

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from trainables.predict import Predictor
+from trainables.predictor import Predictor
 
 HOST = "127.0.0.1"
 

@@ -86,6 +86,18 @@ def test_the_interval_of_the_macro_accuracy_from_counts_is_that_from_clips() -> 
     assert macro_recall(scores.confusion(), draws=4000) == pytest.approx(from_clips, abs=0.006)
 
 
+def test_a_bootstrap_is_centred_on_the_value_though_a_draw_ranks_clips_beside_themselves() -> None:
+    found = rows(60, frames=False)
+    found["event_probabilities"] = np.random.default_rng(2).random((60, 5))  # chance
+    scores = scores_of(found)
+    counts = np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), size=400)
+    drawn, value = replicates(found, counts)["event_map"], scores.compute()["event_map"]
+    assert drawn.mean() > value + 0.02  # the bias
+    low, high = intervals(scores, draws=400)["event_map"]
+    spread = np.percentile(drawn, [2.5, 97.5]) - drawn.mean()
+    assert (low, high) == pytest.approx((value + spread[0], value + spread[1]))
+
+
 def test_what_is_not_a_number_has_no_interval() -> None:
     found = rows(30, frames=False)
     found["scene_logits"][3, 1] = np.nan

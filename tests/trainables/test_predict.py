@@ -19,7 +19,8 @@ from datasets.source import Source
 from trainables.contract import AudioFormat
 from trainables.folder import RunFolder
 from trainables.model_folder import load_model, write_model
-from trainables.predict import Answer, Failed, Predictor, Span, listed, main, text
+from trainables.predict import listed, main, text
+from trainables.predictor import Answer, Failed, Predictor, Span
 from trainables.recordings import windows
 from trainables.registry import family
 
@@ -264,7 +265,11 @@ def test_a_diverged_model_gives_no_answer(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_one_line(
-    model: Path, tested_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    tested_run: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def refused(*arguments: str) -> str:
         assert main(list(arguments)) == 2
@@ -287,6 +292,8 @@ def test_mistakes_are_one_line(
     (half / "model.safetensors").unlink()
     assert "no model there (expected model.safetensors" in refused(str(half), clip)
     assert "no recording is named" in refused(str(model))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert "no recording is named on standard input" in refused(str(model), "-")
     assert "--top-events -1" in refused(str(model), clip, "--top-events", "-1")
     assert "--device tpu: expected cpu or cuda" in refused(str(model), clip, "--device", "tpu")
 

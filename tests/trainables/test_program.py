@@ -15,9 +15,7 @@ from trainables.program import write_program
 
 FAMILIES = [
     ("csem", {"backbone": "tinycnn", "framework": "csem", "width": 0.1}),
-    pytest.param("csem", {"backbone": "ast", "width": 0.1, "depth": 2}, marks=pytest.mark.slow),
     pytest.param("ergl", {"width": 0.06, "n_events": 3, "node_width": 8}, marks=pytest.mark.slow),
-    pytest.param("resnet_aet", {"width": 0.06}, marks=pytest.mark.slow),
     pytest.param("bigru_mtl", {"width": 0.06}, marks=pytest.mark.slow),
 ]
 

@@ -26,7 +26,8 @@ pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 from browser import CHROMIUM, browser
 
 from trainables.local_page import PAGES
-from trainables.predict import Answer, Predictor, why_text
+from trainables.predict import why_text
+from trainables.predictor import Answer, Predictor
 from trainables.serve import listening, main
 
 PROJECT = Path(__file__).resolve().parents[2]
