@@ -58,8 +58,9 @@ class Request:
     events: str | None = None
     """Event labels: labels (the default), tags (a teacher's, soft), tags>0.1 (hard), labels@0.8 (made 80 %
     right); with --table as the paper's by default."""
-    objective: str = names.OBJECTIVE
-    """What the search makes as high as it can, on the validation split, e.g. val/frame_f_micro."""
+    objective: str | None = None
+    """What the search makes as high as it can, on the validation split, e.g. val/frame_f_micro;
+    val/scene_accuracy by default, where a family says nothing of scenes an event metric."""
     trials: int | None = None
     """Configurations to try; 16 by default."""
     epochs: int | None = None
@@ -152,7 +153,10 @@ def begin(request: Request) -> tuple[Path, Request]:
         choose("pruner", request.pruner, PRUNERS),
     )
     refuse_table_options(request)
-    names.check_objective(request.objective, frames=family(request.family).frame_hop is not None)
+    fam = family(request.family)
+    objective = request.objective or fam.objective
+    request = replace(request, objective=objective)
+    names.check_objective(objective, frames=fam.frame_hop is not None, scenes=fam.scenes)
     request.budget()
     request.pins()
     index = Index.load(request.data) if request.data else None

@@ -343,3 +343,9 @@ def test_one_run_draws(tmp_path: Path) -> None:
         "draw_confusion",
         "draw_event_precision",
     ]
+
+
+def test_a_model_that_says_nothing_of_scenes_has_no_confusion() -> None:
+    for scenes in ((), ("park", "bus")):
+        found = winner.from_counts(scenes, np.zeros((0, 0), dtype=int), 2)
+        assert found.note.startswith("The model says nothing of scenes") and not found.counts
