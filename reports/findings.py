@@ -363,9 +363,10 @@ def winner_seeds(study: Study, trial: int) -> tuple[int, ...]:
 
 def train_command(study: Study, config: Mapping[str, Any], seed: int | None) -> str:
     """The shell command that trains a configuration again, every word quoted, in lines of a page."""
-    settings = [f"{name}={text}" for name, value in config.items() if (text := units.knob(value))]
+    known = {name: v for name, v in config.items() if name != "family" and v == v}  # NaN: another family's
+    settings = [f"{name}={text}" for name, value in known.items() if (text := units.knob(value))]
     options = [
-        ["python", "-m", "trainables.train", str(study.record["family"])],
+        ["python", "-m", "trainables.train", str(config.get("family") or study.record["family"])],
         ["--data", str(study.record["data"].get("path", "SHARDS"))],
         ["--epochs", str(study.epochs)],
         *([["--seed", str(seed)]] if seed is not None else []),

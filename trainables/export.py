@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from datasets.events import parse_events, with_events
 from datasets.labels import LabelSpace
 from datasets.shard_writer import check_unused
 from datasets.shards import Index
-from searchspace.study import Job, Ledger
 from trainables import checkpoint
 from trainables.contract import AudioFormat
 from trainables.folder import read_epochs
@@ -108,6 +107,7 @@ def _write(run: Path, out: Path, about: Mapping[str, Any], index: Index) -> Path
     weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
     save_file(weights, fresh / WEIGHTS)
     description = dict(about) | {
+        "family": state["family"],
         "values": state["values"],
         "scenes": list(index.labels.scenes),
         "events": list(index.labels.events),
@@ -139,14 +139,6 @@ def winning_run(runs: pd.DataFrame) -> dict[str, Any] | None:
     return complete.loc[complete["score"].idxmax()].to_dict()
 
 
-def keep_checkpoints(study: Path, searching: Ledger, finalists: Sequence[Job]) -> None:
-    """Delete the search runs' checkpoints, but for the finalists' and, without any, the best one's."""
-    kept = {job.folder for job in finalists or searching.best(1)}
-    for row in searching.rows():
-        if row["state"] != "RUNNING" and row["folder"] not in kept:
-            shutil.rmtree(study / row["folder"] / "checkpoint", ignore_errors=True)
-
-
 @dataclass(frozen=True)
 class Request:
     """Which run to make a model folder of."""
@@ -174,10 +166,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-def keep_first_seeds(study: Path, ledger: Ledger) -> None:
-    """Delete the checkpoints of a table's ended runs but for every configuration's first seed."""
-    for row in ledger.rows():
-        if row["state"] != "RUNNING" and row["repeat"] != 1:
-            shutil.rmtree(study / row["folder"] / "checkpoint", ignore_errors=True)

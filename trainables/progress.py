@@ -30,6 +30,7 @@ class Progress:
         self.counted: set[str] = set()
         self.best: tuple[float, Job] | None = None
         self.began, self.ended_here = time.monotonic(), 0
+        self.checkpoint_bytes: int | None = None
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Progress:
@@ -90,12 +91,14 @@ class Progress:
             parts.append(f"remaining about {_clock(elapsed / self.ended_here * (self.jobs - self.ended))}")
         if self.best:
             parts.append(f"best so far {self.best[0]:.4f} ({_name(self.best[1])})")
+        if self.checkpoint_bytes is not None:
+            parts.append(f"checkpoints {self.checkpoint_bytes / 1e6:.1f} MB")
         return ", ".join(parts)
 
 
 def describe(values: Mapping[str, Any]) -> str:
     """A configuration in few words, the structural knobs first."""
-    first = [str(values[k]) for k in ("backbone", "framework") if k in values]
+    first = [str(values[k]) for k in ("family", "backbone", "framework") if k in values]
     rest = [
         f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}"
         for k, v in values.items()

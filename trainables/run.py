@@ -6,6 +6,7 @@ by itself.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -25,12 +26,14 @@ from trainables.contract import AudioFormat, FitsLabels
 from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
 from trainables.evaluators import Codes, SvmEvaluator, codes
 from trainables.frame_metrics import SEGMENT
+from trainables.latency import latency
 from trainables.metrics import Scores
 from trainables.parts.batchnorm import synchronise
 from trainables.parts.frontend import statistics
 from trainables.pretrained import features_of, start_from
 from trainables.recipe import configure
 from trainables.registry import family
+from trainables.watch import progressing
 
 EVAL_BATCH = 64  # clips a validation step; the metrics do not depend on it
 
@@ -99,6 +102,13 @@ class Run:
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
+    @functools.cached_property
+    def latency(self) -> float:
+        """Time for one clip, ms (trainables/latency.py), measured once in a process."""
+        index, frontend = self.source.index, cast(Any, self.model.frontend)
+        clip = torch.zeros(1, index.channels, index.samples, device=self.device)
+        return latency(self.model, tuple(frontend.raw(clip).shape), self.device)
+
     def next_epoch(self) -> dict[str, float]:
         """Train one epoch and validate: {"train/…", "val/…"}. Raises engine.Diverged on a non-finite loss."""
         seed = _derive(self.seed, "epoch", self.epoch, self.rank)
@@ -135,13 +145,15 @@ class Run:
             world=self.world,
             device=str(self.device),
         )
-        for batch in batches:
+        for batch in progressing(batches):
             yield batch if self.relabel is None else self.relabel(batch, self.seed, self.epoch)
 
     def score(self, split: str) -> tuple[dict[str, float], Scores]:
         """Losses and metrics on a split ("val", "test"), every clip once, and the scores behind them."""
-        batches = self.source.eval_batches(
-            split, EVAL_BATCH * self.world, rank=self.rank, world=self.world, device=str(self.device)
+        batches = progressing(
+            self.source.eval_batches(
+                split, EVAL_BATCH * self.world, rank=self.rank, world=self.world, device=str(self.device)
+            )
         )
         hop = self.family.frame_hop
         losses, scores = evaluate(
@@ -162,7 +174,7 @@ class Run:
 
     def _codes(self, split: str) -> Codes:
         batches = self.source.eval_batches(split, EVAL_BATCH, device=str(self.device))
-        return codes(self.model, batches, autocast=self._autocast())
+        return codes(self.model, progressing(batches), autocast=self._autocast())
 
     def save(self, folder: Path) -> None:
         """Everything needed to go on, to `folder`, in one step (rank 0 calls it); after the last epoch, the
@@ -227,9 +239,9 @@ class Run:
             mean, std = json.loads(kept.read_text())
         else:
             batches = self.source.eval_batches("train", EVAL_BATCH, device=str(self.device))
-            mean, std = (s.tolist() for s in statistics(frontend, batches))
+            mean, std = (s.tolist() for s in statistics(frontend, progressing(batches)))
             if kept:
-                _write_whole(kept, json.dumps([mean, std]))
+                _write_once(kept, json.dumps([mean, std]))
         normalise = frontend.normalise
         normalise.set_statistics(
             torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device)
@@ -239,7 +251,7 @@ class Run:
         """Every rank reads the whole training split in the same order, so all hold the same numbers."""
         for module in self.model.modules():
             if isinstance(module, FitsLabels):
-                module.fit_labels(self.source.eval_batches("train", EVAL_BATCH))
+                module.fit_labels(progressing(self.source.eval_batches("train", EVAL_BATCH)))
 
     def _data_parallel(self) -> nn.Module:
         self.model = synchronise(self.model, on_gpu=self.device.type == "cuda")
@@ -268,7 +280,7 @@ def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _write_once(path: Path, text: str) -> None:
     """Several trials may write the same statistics at once: each writes its own file and renames it into
     place."""
     path.parent.mkdir(parents=True, exist_ok=True)
