@@ -219,6 +219,15 @@ class _Timed:
             yield batch
 
 
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """What the recipe's `precision` means on a device: bf16 where asked for, or by itself ("auto") on a GPU
+    that has it; None is full precision."""
+    if precision == "bf16":
+        return torch.bfloat16
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if precision == "auto" and has_bf16 else None
+
+
 def autocasting(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 

@@ -23,7 +23,7 @@ from datasets.batch import Batch
 from datasets.source import Source
 from trainables import checkpoint
 from trainables.contract import AudioFormat, FitsLabels
-from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
+from trainables.engine import autocast_dtype, evaluate, make_optimiser, train_epoch, warmup_cosine
 from trainables.evaluators import Codes, SvmEvaluator, codes
 from trainables.frame_metrics import SEGMENT
 from trainables.latency import latency
@@ -46,8 +46,9 @@ class Run:
     give the same numbers, and a run loaded from a checkpoint goes on as if it had never stopped (bit for bit
     on a CPU): every random draw of an epoch comes from (seed, epoch, rank), so there is no generator state to
     keep. `start` says what the weights were before the first epoch (knob `pretrained`), None for random ones.
-    With `world` > 1 a torch process group must be up; gradients, batch normalisation and metrics then
-    span all ranks.
+    With `world` > 1 a torch process group must be up; gradients and metrics then span all ranks, and so
+    does batch normalisation unless `sync_batchnorm` is False: then every rank normalises by its own clips,
+    which is faster and no longer the same as one worker.
     """
 
     def __init__(
@@ -62,9 +63,11 @@ class Run:
         rank: int = 0,
         world: int = 1,
         statistics_folder: Path | None = None,
+        sync_batchnorm: bool = True,
     ) -> None:
         self.family_name, self.source, self.seed, self.epochs = family_name, source, seed, epochs
         self.device, self.rank, self.world, self.epoch = torch.device(device), rank, world, 0
+        self.sync_batchnorm = sync_batchnorm
         self.config, self.recipe = configure(family_name, values)
         self.values = asdict(self.config) | asdict(self.recipe)
         self.family, index = family(family_name), source.index
@@ -254,16 +257,13 @@ class Run:
                 module.fit_labels(progressing(self.source.eval_batches("train", EVAL_BATCH)))
 
     def _data_parallel(self) -> nn.Module:
-        self.model = synchronise(self.model, on_gpu=self.device.type == "cuda")
+        if self.sync_batchnorm:
+            self.model = synchronise(self.model, on_gpu=self.device.type == "cuda")
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
 
     def _autocast(self) -> torch.dtype | None:
-        """bf16 where asked for, or by itself on a GPU that has it."""
-        if self.recipe.precision == "bf16":
-            return torch.bfloat16
-        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if self.recipe.precision == "auto" and has_bf16 else None
+        return autocast_dtype(self.recipe.precision, self.device)
 
 
 def _derive(*parts: Any) -> int:
