@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from datasets.batch import Batch
 from datasets.labels import LabelSpace
 from searchspace.published import Published
+from trainables.names import OBJECTIVE
 
 if TYPE_CHECKING:
     import optuna
@@ -139,6 +140,8 @@ class Family:
                epoch (from 0); None leaves labels alone. Validation and test keep their labels
     svm_kernels  config -> kernels of the SVMs to fit on the trained model's `scene_embedding`
                (trainables/evaluators.py), () for none
+    scenes     False: it says nothing of scenes
+    objective  what a search makes as high as it can unless told otherwise
     """
 
     name: str
@@ -151,3 +154,5 @@ class Family:
     frame_hop: Fraction | None = None
     relabel: Callable[[Any], Relabel | None] = lambda config: None
     svm_kernels: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    scenes: bool = True
+    objective: str = OBJECTIVE

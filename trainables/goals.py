@@ -19,7 +19,7 @@ MEASURED = {"latency": "ms from one clip's features to its scores, on the trial'
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def objectives(columns: Sequence[str], *, frames: bool) -> tuple[str, Second | None]:
+def objectives(columns: Sequence[str], *, frames: bool, scenes: bool = True) -> tuple[str, Second | None]:
     """The objective and the second one of --objective, given once or twice.
 
     The first is of the validation split and better when higher; the second any other of the validation split,
@@ -29,7 +29,7 @@ def objectives(columns: Sequence[str], *, frames: bool) -> tuple[str, Second | N
     columns = list(columns) or [names.OBJECTIVE]
     if len(columns) > 2 or len(set(columns)) < len(columns):
         raise ValueError(f"--objective {' --objective '.join(columns)}: expected one, or two different ones")
-    names.check_objective(columns[0], frames=frames)
+    names.check_objective(columns[0], frames=frames, scenes=scenes)
     if len(columns) == 1:
         return columns[0], None
     second = columns[1]

@@ -52,19 +52,23 @@ METRICS: dict[str, Metric] = {
     "seconds": Metric("min", "length of an epoch, s"),
 }
 WITH_FRAMES = tuple(name for name in METRICS if name.startswith(("frame_", "segment_", "scene_f_")))
+OF_SCENES = ("svm_accuracy", *(name for name in METRICS if name.startswith("scene_")))
 FRAME_F = "frame_f/"  # and an event's name: its F-score over frames; in the test split's metrics only
 TERM_PREFIXES = {"loss/": "weighted loss term", "term/": "raw loss term"}
 
 OBJECTIVE = "val/scene_accuracy"
 
 
-def check_objective(column: str, *, frames: bool) -> None:
+def check_objective(column: str, *, frames: bool, scenes: bool = True) -> None:
     """Raises ValueError unless a search can have it as its objective: of the validation split, better when
-    higher, and with `frames` False none that needs the events of frames."""
+    higher, with `frames` False none that needs the events of frames, with `scenes` False none of scenes."""
     fit = [
         f"val/{name}"
         for name, metric in METRICS.items()
-        if metric.direction == "max" and name != "clips_per_second" and (frames or name not in WITH_FRAMES)
+        if metric.direction == "max"
+        and name != "clips_per_second"
+        and (frames or name not in WITH_FRAMES)
+        and (scenes or name not in OF_SCENES)
     ]
     if column not in fit:
         raise ValueError(f"--objective {column}: expected one of {', '.join(fit)}")

@@ -166,8 +166,9 @@ class Request:
 
     def goals(self) -> tuple[str, Second | None]:
         """The objective, and the second one if there is."""
-        every = all(family(name).frame_hop is not None for name in self.families())
-        return goals.objectives(self.objective, frames=every)
+        asked = [family(name) for name in self.families()]
+        frames, scenes = all(f.frame_hop is not None for f in asked), all(f.scenes for f in asked)
+        return goals.objectives(self.objective or (asked[0].objective,), frames=frames, scenes=scenes)
 
     def limits(self) -> dict[str, float]:
         return goals.limits([one for group in self.limit for one in group])

@@ -39,6 +39,9 @@ def confusion(study: Study, trial: int | None) -> Confusion:
 
 def from_counts(scenes: Sequence[str], total: np.ndarray, runs: int) -> Confusion:
     """The confusion of `total` (S, S) counts, rows = truth, that `runs` runs made."""
+    if not total.any():
+        none = "There is nothing to compare: no clip has a known scene, or the model says nothing of scenes."
+        return Confusion(tuple(scenes), (), (), runs, none)
     sums = total.sum(axis=1, keepdims=True)
     shares = np.divide(total, sums, out=np.full(total.shape, math.nan), where=sums > 0)
     return Confusion(

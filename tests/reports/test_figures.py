@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from reports import collect, drawing, figures, findings
+from reports.figures import winner
 from reports.importance import Importance, importance, logarithmic
 
 
@@ -343,3 +344,9 @@ def test_one_run_draws(tmp_path: Path) -> None:
         "draw_confusion",
         "draw_event_precision",
     ]
+
+
+def test_a_model_that_says_nothing_of_scenes_has_no_confusion() -> None:
+    for scenes in ((), ("park", "bus")):
+        found = winner.from_counts(scenes, np.zeros((len(scenes), len(scenes)), dtype=int), 2)
+        assert "nothing to compare" in found.note and not found.counts

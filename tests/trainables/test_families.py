@@ -32,7 +32,6 @@ AUDIO = AudioFormat(16000, 2, 32000)
 B = 4
 FRAMES = 100  # of 20 ms
 NEEDS_EVENTS = ("ergl", "bigru_mtl", "tagger")
-WITHOUT_SCENES = ("tagger",)
 NEEDS_TAGS = ("tagvector",)
 
 
@@ -82,7 +81,7 @@ def built(name: str, knobs: dict[str, Any]) -> tuple[Any, torch.nn.Module]:
 def test_output_terms_and_gradients(name: str, knobs: dict[str, Any], batch: Batch) -> None:
     config, model = built(name, knobs)
     output = answer(model.train(), batch)
-    check_shapes(output, scenes=0 if name in WITHOUT_SCENES else 3)
+    check_shapes(output, scenes=3 if family(name).scenes else 0)
 
     terms, weights = family(name).terms(config), family(name).weights(config)
     assert terms.keys() == weights.keys()

@@ -43,3 +43,10 @@ def test_what_a_search_can_have_as_its_objective() -> None:
 
 def test_what_runs_measure_themselves() -> None:
     assert measured("scene_accuracy") and measured("frame_f/car") and not measured("embedding_pcc")
+
+
+def test_a_model_without_scenes_is_searched_by_its_events() -> None:
+    for column in (OBJECTIVE, "val/scene_accuracy_macro", "val/svm_accuracy"):
+        with pytest.raises(ValueError, match=f"--objective {column}: expected one of val/event_map, "):
+            check_objective(column, frames=False, scenes=False)
+    check_objective("val/event_lwlrap", frames=False, scenes=False)

@@ -10,7 +10,9 @@ Where the paper is silent or at odds with itself, the default is named here:
 - The events: the n with the highest label mass over the training clips, ties by index (§2.1); chosen once at
   the start of a run, kept in the model (`columns`).
 - A node as one token makes the paper's attention say nothing (its Eq. 1 with one key). `edge_tokens` has the
-  two readings that do, `channel` and `time`; default: see EDGE_TOKENS below.
+  two readings that do, `channel` and `time`. The default is `time`, which is what the two works have that
+  the paper cites for it, and the faster one; that it is the better one is not shown (the comparison is
+  tests/benchmarks/study_events.py).
 - The front end is said to follow [16] with a window of 1024 and a hop of 320 samples, which are 32 and 10 ms
   at the 32 kHz of [16] (the checkpoint it names is one for 16 kHz); [16] has a Hann window to 14 kHz, the
   paper says Hamming. Default: 32 ms, 10 ms, Hamming, 50 Hz to 14 kHz or half the sampling rate; `f_max` sets

@@ -3,7 +3,7 @@ learning and model ensemble with noisy data for audio tagging" (paper; fat2019 c
 Jung et al. 2020 (families/tagvector.py).
 
     python -m datasets.prepare fsdkaggle2019 FSD --train both --out shards/fsd
-    python tune_csem.py --family tagger --data shards/fsd --objective val/event_lwlrap
+    python tune_csem.py --family tagger --data shards/fsd
     python -m trainables.teacher SCENES --model studies/NAME/best --out TAGGED
 
 A ResNet-34 on log-mel features with two heads on its maximum over time and frequency: one learns from the
@@ -14,7 +14,7 @@ the same events, sharpened, in the clips that nobody has checked. Those come fro
 trainables.teacher` on the same shards; `pretrained` starts from that tagger, as they do.
 
 On any corpus with event labels it trains the first head; a corpus that does not tell which of its clips were
-checked has no clips for the second. Of scenes the model says nothing: search by an event metric.
+checked has no clips for the second. Of scenes the model says nothing; a search goes by lwlrap.
 
 Where this differs from the code:
 - Features are parts/frontend.py's with their window, hop and bins (128, 20 Hz to 22.05 kHz, 58 ms every 7.9
@@ -190,4 +190,6 @@ FAMILY = Family(
     weights=weights,
     suggest=suggest,
     published=akiyama2019.ROWS,
+    scenes=False,
+    objective="val/event_lwlrap",
 )
