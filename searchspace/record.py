@@ -130,6 +130,13 @@ class Tables:
         self._took = self._written - began
 
 
+def disk_use(folder: Path) -> dict[str, float]:
+    """{"all": MB below a study's folder, "checkpoints": those of its runs among them}."""
+    sizes = {path: path.stat().st_size / 1e6 for path in folder.rglob("*") if path.is_file()}
+    kept = sum(size for path, size in sizes.items() if path.parent.name == "checkpoint")
+    return {"all": round(sum(sizes.values()), 3), "checkpoints": round(kept, 3)}
+
+
 def newest(studies: Path) -> Path:
     """The study last written to. Raises FileNotFoundError if there is none."""
     found = sorted(studies.glob("*/study.json"), key=lambda path: path.stat().st_mtime)

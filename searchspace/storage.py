@@ -8,6 +8,7 @@ written down, and `--resume` goes on from it. A full disk is not waited for.
 from __future__ import annotations
 
 import functools
+import re
 import sqlite3
 import sys
 import time
@@ -74,7 +75,8 @@ def sqlite_url(path: Path) -> str:
 def without_password(url: str) -> str:
     """A database URL fit to be shown and kept; other text as it is."""
     head, at, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at and "://" in head else url
+    shown = f"{head.split('://')[0]}://…@{tail}" if at and "://" in head else url
+    return re.sub(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", r"\1…", shown, flags=re.IGNORECASE)
 
 
 class PatientStorage(optuna.storages.RDBStorage):

@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def describe_study(
-    study: Path, request: Request, index: Index, concurrent: int, planned: dict[str, Any]
+    study: Path, request: Request, index: Index, machines: dict[str, Any], planned: dict[str, Any]
 ) -> dict[str, Any]:
     """study.json: what was asked, of what, with what."""
     about = record.read(study) | record.provenance(PROJECT)
@@ -35,6 +35,7 @@ def describe_study(
     return (
         about
         | planned
+        | machines
         | {
             "request": about["request"] | {name: getattr(request, name) for name in EXTENSIBLE},
             "status": "running",
@@ -43,7 +44,6 @@ def describe_study(
             "second": second and {"metric": second.name, "mode": "max" if second.maximize else "min"},
             "limits": request.limits(),
             "spending": request.spending()._asdict(),
-            "concurrent": concurrent,
             "data": about_data(index),
             "published": [
                 asdict(row)
@@ -73,6 +73,9 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
         f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation "
         f"clips of {data['seconds']:g} s"
     )
+    grows = f", may grow to {about['may_grow_to']}" if about["may_grow_to"] else ""
+    memory = f", up to {about['memory'] / 1e9:.1f} GB" if about.get("memory") else ""
+    print(f"machines {about['nodes']}{grows}; a trial takes {about['trial_takes']}{memory}")
     if about["request"]["events"] not in (None, "labels"):
         print(f"events   {about['request']['events']}: {len(data['events'])} event labels")
     if "table" in about:
@@ -90,7 +93,8 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
             asked = [f"{spending['epochs']} epochs"] if spending["epochs"] else []
             asked += [clock(spending["seconds"])] if spending["seconds"] else []
             print(f"budget   {' and '.join(asked)} for the search")
-        print(f"confirm  the best {about['confirm']} over {about['seeds']} fresh seeds each")
+        if about["confirm"]:
+            print(confirmation(about))
     for line in about.get("notes", ()):
         print(f"note     {line}")
     if about["pins"]:
@@ -101,6 +105,17 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
                 for k, v in about["pins"].items()
             )
         )
+
+
+def confirmation(about: dict[str, Any]) -> str:
+    """What the race will cost, in a line."""
+    seeds = about["seeds"]
+    if about["request"].get("race") == "full":
+        return f"confirm  the best {about['confirm']}, each over {seeds} fresh seeds and {seeds} tested ones"
+    return (
+        f"confirm  the best {about['confirm']} race over up to {seeds} fresh seeds each; the winner gets "
+        f"{seeds} more, which are tested"
+    )
 
 
 def list_refused(study: Path, refused: Sequence[Mapping[str, Any]]) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mode
@@ -19,6 +20,7 @@ import tyro
 from datasets.events import parse_events, with_events
 from datasets.mix import resolved
 from datasets.shards import Index
+from datasets.storage import is_url
 from searchspace import record
 from searchspace import tables as paper_tables
 from searchspace.families import prefixed
@@ -27,6 +29,7 @@ from searchspace.pins import parse_settings
 from searchspace.population import Population
 from searchspace.pruners import Promotion
 from searchspace.published import Published
+from searchspace.race import EVERYONE
 from searchspace.study import Second, Spending, now, without_password
 from trainables import goals
 from trainables.registry import family
@@ -78,11 +81,15 @@ class Request:
     budget_epochs: int | None = None
     """The same in epochs trained, over all trials."""
     epochs: int | None = None
-    """Full length of a training; 9 by default, with --table as many as the paper's."""
+    """Full length of a training; 9 by default, with --table as many as the paper's, where it gives them."""
     confirm: int | None = None
-    """How many of the best are trained again over fresh seeds and tested; 0 for none, 3 by default."""
+    """How many of the best race over fresh seeds; 0 for none, 3 by default."""
     seeds: int | None = None
-    """Fresh seeds for each of those, 3 by default; with --table seeds of every row, 10 by default."""
+    """Seeds of each of those at most, and as many further ones for the winner, which are tested; 3 by
+    default; with --table seeds of every row, 10 by default."""
+    race: str = "drop"
+    """drop: a configuration that another one clearly beats gets no more seeds; full: all get all, and the
+    further, tested ones too."""
     table: str | None = None
     """Instead of a search: train the rows of this table of the family's paper, e.g. VII, as printed."""
     rows: str = ""
@@ -108,25 +115,36 @@ class Request:
     """An earlier study on the same data: the sampler knows its finished trials."""
     seed: int = 0
     """Seed of the study: proposals, initial weights, order of clips."""
-    cpus_per_trial: int = 1
+    cpus_per_trial: Annotated[int, tyro.conf.arg(aliases=["--cpus-per-worker"])] = 1
     """CPU cores (and torch threads) of one worker."""
-    gpus_per_trial: float | None = None
+    gpus_per_trial: Annotated[float | None, tyro.conf.arg(aliases=["--gpus-per-worker"])] = None
     """GPUs of one worker, fractions allowed; 1 where there is a GPU, else 0."""
     workers_per_trial: int = 1
     """Data-parallel workers of one trial; more than one run through Ray Train."""
+    sync_batchnorm: bool = True
+    """Normalise over the clips of all workers of a trial, as one worker does; else each worker by its own."""
+    trials_at_once: int | None = None
+    """Trials at a time, also ones that wait for nodes still to come; by default as many as the nodes hold."""
     stream: bool = False
     """Read the shards anew every epoch instead of decoding them once into a cache."""
     database: str | None = None
-    """Optuna database URL; a SQLite file in the study folder by default."""
+    """Optuna database URL, better as $SCENETUNE_DATABASE: a command's words can be read by everybody on the
+    machine. A SQLite file in the study folder by default."""
     dashboard: bool = True
     """Start the Ray dashboard (on 127.0.0.1) with a local cluster."""
 
     def budget(self) -> Budget:
-        """How long and how often, with the defaults. Raises ValueError for what is not at least 1."""
+        """How long and how often, with the defaults. Raises ValueError for what is not at least 1, and for a
+        table whose paper gives no epochs."""
         if self.table is None:
             usual = Budget(trials=16, epochs=9, confirm=3, seeds=3)
         else:
-            printed = [row.epochs for row in self.printed() if row.epochs]
+            rows = self.printed()
+            printed = [row.epochs for row in rows if row.epochs]
+            if not printed and self.epochs is None and any(row.trainable for row in rows):
+                raise ValueError(
+                    f"--table {self.table}: {rows[0].paper} gives no epochs; say how many: --epochs N"
+                )
             usual = Budget(trials=0, epochs=mode(printed or [1]), confirm=0, seeds=10)
         for name in ("trials", "epochs", "seeds", "budget_epochs"):
             if (asked := getattr(self, name)) is not None and asked < 1:
@@ -180,7 +198,7 @@ def begin(request: Request) -> tuple[Path, Request]:
     """The study folder and the request to follow: a new one's, or the one written down when it was
     started."""
     if request.resume:
-        study = request.study or record.newest(Path("studies"))
+        study = request.study or record.newest(studies())
         asked = record.read(study)["request"]
         asked["data"] = request.data or asked["data"]  # a URL was kept without its password and token
         begun_with = asked.setdefault("events", None) or "labels"
@@ -198,13 +216,14 @@ def begin(request: Request) -> tuple[Path, Request]:
         )
         refuse_other_options(request, begun)
         return study, extended(request, begun)
-    for name in ("cpus_per_trial", "workers_per_trial"):
-        if getattr(request, name) < 1:
+    for name in ("cpus_per_trial", "workers_per_trial", "trials_at_once"):
+        if (asked_for := getattr(request, name)) is not None and asked_for < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
     share = request.gpus_per_trial
     if share is not None and (share < 0 or (share > 1 and share != int(share))):
         raise ValueError(f"--gpus-per-trial {share:g}: expected 0, a share of one GPU, or whole GPUs")
     request.families(), choose("sampler", request.sampler, SAMPLERS)
+    choose("race", request.race, EVERYONE)
     refuse_table_options(request)
     request.goals(), request.limits(), request.spending(), request.method()
     if not 0 <= request.prior <= 1:
@@ -225,7 +244,8 @@ def begin(request: Request) -> tuple[Path, Request]:
     request = replace(request, mix=tuple(map(resolved, request.mix)))
     kind = "-".join(["table", *re.findall(r"\w+", request.table)]) if request.table else request.family
     kind = kind.replace(",", "-")
-    study = request.study or Path("studies") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    study = request.study or studies() / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    request = replace(request, database=request.database or os.environ.get("SCENETUNE_DATABASE"))
     secret_free = without_password(request.database) if request.database else None
     asked = asdict(request) | {
         "database": secret_free,
@@ -244,6 +264,11 @@ def begin(request: Request) -> tuple[Path, Request]:
         },
     )
     return study, replace(request, events=asked["events"])
+
+
+def studies() -> Path:
+    """Where studies lie that are not named with --study: $SCENETUNE_STUDIES, or studies/ here."""
+    return Path(os.environ.get("SCENETUNE_STUDIES") or "studies")
 
 
 def refuse_other_options(request: Request, begun: Request) -> None:
@@ -316,6 +341,7 @@ def refuse_table_options(request: Request) -> None:
     search_only = (
         "trials",
         "confirm",
+        "race",
         "sampler",
         "pruner",
         "objective",
@@ -351,6 +377,12 @@ def refuse_unfit(index: Index, about: dict[str, Any], *, test: bool) -> None:
             f"{index.place} holds other data ({index.checksum[:12]}) than the study was begun on "
             f"({begun_on[:12]})"
         )
+
+
+def local_folders(index: Index, mix: Iterable[str]) -> list[Path]:
+    """The shard sets of a study that are folders, which every machine must see."""
+    places = [index.place, *(word.rpartition(":")[0] for word in mix)]
+    return [Path(place) for place in places if not is_url(place)]
 
 
 def pins_of(request: Request, about: dict[str, Any], gpus: float) -> dict[str, Any]:

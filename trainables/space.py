@@ -118,9 +118,12 @@ def notes_of(proposals: Proposals, sampler: str, pruner: str, *, objectives: int
     """What a reader of the plan should know of the sampler and the limits in this space. Raises ValueError
     for a space the sampler can't search."""
     method = SAMPLERS[sampler]
-    lines = [
-        f"{sampler}: {line}" for line in method.notes(proposals.searchable, objectives, pruner != "none")
-    ]
+    try:
+        said = method.notes(proposals.searchable, objectives, pruner != "none")
+        points = len(proposals.searchable.points()) if sampler == "grid" else 0
+    except ValueError as error:
+        raise ValueError(f"--sampler {sampler}: {error}") from None
+    lines = [f"{sampler}: {line}" for line in said]
     if points:
         lines.append(f"grid: {points:,} points, in shuffled order")
     if proposals.strength and method.learns:

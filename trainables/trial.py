@@ -11,11 +11,12 @@ import functools
 import logging
 import math
 import os
+import platform
 import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -25,14 +26,15 @@ from typing import Any
 import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search import Searcher
 
 from datasets.mix import open_sources
 from datasets.source import Source
 from searchspace.families import split
 from searchspace.study import Job, Ledger, now
-from trainables import watch
+from trainables import retention, watch
 from trainables.allocator import keep_freed_pages
+from trainables.cluster import Room, outlive_memory_monitor
 from trainables.engine import Diverged
 from trainables.failures import (
     ERRORS,
@@ -46,6 +48,7 @@ from trainables.failures import (
     full_disk_line,
 )
 from trainables.folder import RunFolder, read_epochs
+from trainables.gauges import gauges
 from trainables.inherit import inherit
 from trainables.progress import Progress
 from trainables.registry import family
@@ -75,6 +78,7 @@ class Place:
     gpus: float = 0.0
     workers: int = 1
     hang: float = watch.LIMIT
+    sync_batchnorm: bool = True
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -99,8 +103,10 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
         rank=rank,
         world=world,
         statistics_folder=Path(place.cache or place.study),
+        sync_batchnorm=place.sync_batchnorm,
     )
-    return RunFolder(Path(place.study) / job.folder, run, place.provenance, writer=rank == 0)
+    provenance = {**place.provenance, "node": platform.node(), "workers": world}
+    return RunFolder(Path(place.study) / job.folder, run, provenance, writer=rank == 0)
 
 
 def advance(folder: RunFolder, job: Job, *, latency: bool = False) -> dict[str, Any]:
@@ -165,7 +171,14 @@ class WarmTrial(tune.Trainable):
                 keep_freed_pages()
                 self.folder = open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
             result = advance(self.folder, self.job, latency=self.place.second == LATENCY)
+        # Into this process's log, which Ray's dashboard shows; a process has one trial after another.
+        print(f"{Path(self.job.folder).name}  epoch {result['epoch']}/{self.job.epochs}", flush=True)
         return result | {"done": ends(self.folder, self.job) or "diverged" in result}
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        place = Place(**config["place"])
+        return tune.PlacementGroupFactory([{"CPU": place.threads, "GPU": place.gpus}])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -176,8 +189,16 @@ class Conductor:
     """Turns what Tune asks and tells into calls on a ledger. One per phase; knows nothing of Ray's
     classes."""
 
-    def __init__(self, ledger: Ledger, place: Place, progress: Progress, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        place: Place,
+        progress: Progress,
+        ended: Callable[[], None],
+        kept: retention.Kept | None = None,
+    ) -> None:
         self.ledger, self.place, self.progress, self.ended = ledger, place, progress, ended
+        self.checkpoints = retention.Checkpoints(Path(place.study), ledger, kept) if kept else None
         self.live: dict[str, Job] = {}
         self.began: dict[str, tuple[float, Notes]] = {}
         self.verdicts: dict[str, tuple[str, str]] = {}
@@ -292,6 +313,9 @@ class Conductor:
         shown = {k: v for k, v in metrics.items() if k.startswith(("train/", "val/", "test/"))}
         details = {"metrics": shown, "parameters": metrics.get("parameters"), "seconds": round(seconds, 2)}
         told = self.ledger.finish(job, outcome, reason, details, avoid=avoid)
+        if self.checkpoints:
+            self.checkpoints.ended(job, told)
+            self.progress.checkpoint_bytes = self.checkpoints.bytes
         self.progress.finished(job, told, reason)
         self.ended()
 
@@ -322,14 +346,16 @@ def kept(conductor: Conductor) -> Iterator[None]:
 class _AskLedger(Searcher):
     """Tune's searcher. Tune pickles it for a restore that never happens, hence the empty state."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Conductor, room: Callable[[], int]) -> None:
         super().__init__()
-        self.conductor = conductor
+        self.conductor, self.room = conductor, room
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def suggest(self, trial_id: str) -> Any:
+        if len(self.conductor.live) >= self.room():
+            return None
         with kept(self.conductor):
             config = self.conductor.next_job(trial_id)
         if config is None:
@@ -377,37 +403,20 @@ def _said(trial: Any) -> str:
         return ""
 
 
-def trials_at_once(nodes: Sequence[Mapping[str, float]], workers: int, cpus: float, gpus: float) -> int:
-    """How many trials of `workers` workers with `cpus` CPUs and `gpus` GPUs each the `nodes` hold.
-
-    `nodes` are the resources of each; a worker lies on one node. Raises ValueError with the sums if they
-    can't hold one.
-    """
-    needs = {kind: each for kind, each in (("CPU", cpus), ("GPU", gpus)) if each}
-    places = [
-        min(int((node.get(kind, 0.0) + 1e-6) // each) for kind, each in needs.items()) for node in nodes
-    ]
-    if sum(places) >= workers:
-        return sum(places) // workers
-    asked = " and ".join(f"{workers} x {each:g} = {workers * each:g} {kind}s" for kind, each in needs.items())
-    have = "; ".join(" and ".join(f"{node.get(kind, 0.0):g} {kind}s" for kind in needs) for node in nodes)
-    raise ValueError(f"a trial needs {asked}, the cluster's nodes have {have}")
-
-
 def run_phase(
     ledger: Ledger,
     place: Place,
     progress: Progress,
     *,
-    concurrent: int,
-    cpus: float,
+    room: Room,
     ended: Callable[[], None] = lambda: None,
+    kept: retention.Kept | None = None,
 ) -> None:
-    """Run a ledger's jobs until it has no more, `concurrent` at a time, each with `cpus` CPUs and
-    `place.gpus` GPUs.
+    """Run a ledger's jobs until it has no more, as many at a time as there is `room` for, each with the
+    room's share of the cluster.
 
-    With `place.workers` > 1 each trial is a Ray Train group of that many workers, each with those resources.
-    `ended` is called after each job.
+    With `place.workers` > 1 each trial is a Ray Train group of that many workers, each with that share.
+    `ended` is called after each job; `kept` says which ended runs' checkpoints stay, all of them by default.
     """
     from trainables.worker import DRIVER_CPUS, data_parallel_trial
 
@@ -415,11 +424,16 @@ def run_phase(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the screen is ours
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are in the run folders and the ledger
-    conductor = Conductor(ledger, place, progress, ended)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = (
+        "1000"  # a launcher adds nodes for all that wait; `room` limits them
+    )
+    outlive_memory_monitor()
+    progress.watch = gauges(Path(place.study).name, ledger.phase)
+    conductor, cpus = Conductor(ledger, place, progress, ended, kept), room.share.cpus
     phase = ledger.phase  # Tune pickles the functions below
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
     if place.workers == 1:
-        trainable = tune.with_resources(WarmTrial, {"cpu": cpus, "gpu": place.gpus})
+        trainable: Any = WarmTrial
     else:
         trainable = tune.with_resources(
             functools.partial(data_parallel_trial, cpus=cpus), {"cpu": DRIVER_CPUS}
@@ -427,7 +441,7 @@ def run_phase(
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=ConcurrencyLimiter(_AskLedger(conductor), max_concurrent=concurrent),
+            search_alg=_AskLedger(conductor, room),
             scheduler=_TellLedger(conductor),
             num_samples=-1,
             reuse_actors=place.workers == 1,
@@ -454,3 +468,5 @@ def run_phase(
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if conductor.checkpoints:
+        conductor.checkpoints.close()
