@@ -15,21 +15,22 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from searchspace import extension
 from searchspace.methods import Pruner
-from searchspace.population import Population, explored, together
+from searchspace.objectives import Objectives, best_first
+from searchspace.objectives import Second as Second
 from searchspace.proposals import Proposals as Proposals
 from searchspace.proposals import run_folder as run_folder
 from searchspace.proposals import seed_for as seed_for
 from searchspace.proposals import waits
-from searchspace.pruners import Curve, Entry, Promotion, dominators
+from searchspace.pruners import Curve
 from searchspace.published import Published
 from searchspace.storage import open_storage as open_storage
 from searchspace.storage import sqlite_url as sqlite_url
 from searchspace.storage import without_password as without_password
+from searchspace.waiting import Waiting
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -65,15 +66,6 @@ class Job:
         return self.until or self.epochs
 
 
-@dataclass(frozen=True)
-class Second:
-    """A second objective: the metric's or the prediction's name ("val/event_map", "macs"), and whether more
-    of it is better."""
-
-    name: str
-    maximize: bool
-
-
 class Spending(NamedTuple):
     """What a search may cost: `epochs` trained in all, `seconds` of the driver's time; None is no limit."""
 
@@ -106,13 +98,13 @@ class Ledger:
         self.second, self.spending = second, spending
         self.more: Callable[[Sequence[Mapping[str, Any]]], Iterable[Job]] | None = None
         name = f"{study} {phase}".strip()
-        directions = [StudyDirection.MAXIMIZE]
-        if second:
-            directions.append(StudyDirection.MAXIMIZE if second.maximize else StudyDirection.MINIMIZE)
+        self._objectives = Objectives(second)
+        directions = self._objectives.directions
         optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
         name = extension.current(storage, name, proposals)
         self.study = optuna.load_study(study_name=name, storage=storage)
         self._study_id = storage.get_study_id_from_name(name)
+        self._waiting = Waiting(self.study, pruner, proposals, self._objectives) if proposals else None
         self._began = time.monotonic() - self.study.user_attrs.get("seconds", 0.0)
 
     def next_job(self) -> Job | None:
@@ -122,132 +114,19 @@ class Ledger:
         if self.more and not planned:
             self.plan(jobs := list(self.more(self.rows())))
             planned = bool(jobs)
-        if self.proposals is None:
+        if self.proposals is None or self._waiting is None:
             return self._job(self._trials()[self.study.ask().number]) if planned else None
         if self.spent():
             return None
-        job = self._gone_on(closing=False) or self._proposed()
+        started = self.started() >= self.proposals.trials
+        number = self._waiting.next(started=started, closing=False)
+        if number is None and not started:
+            trial = self.proposals.ask(self.study, self._waiting.first)
+            number = trial.number if trial else None
         under_way = any(t.state == TrialState.RUNNING and not waits(t) for t in self._trials())
-        return job if job or under_way else self._gone_on(closing=True)
-
-    def _proposed(self) -> Job | None:
-        assert self.proposals is not None
-        if self.started() >= self.proposals.trials:
-            return None
-        epochs = self.proposals.epochs
-        until = self.pruner.first(epochs) if isinstance(self.pruner, (Promotion, Population)) else epochs
-        trial = self.proposals.ask(self.study, until)
-        return self._job(self._trials()[trial.number]) if trial else None
-
-    def _gone_on(self, *, closing: bool) -> Job | None:
-        """The training that the pruner lets go on from where it waits, or its configuration from another
-        seed."""
-        if isinstance(self.pruner, Population):
-            return self._next_of_population(self.pruner, closing)
-        if not isinstance(self.pruner, Promotion) or self.proposals is None:
-            return None
-        step = self.pruner.step(self._entries(), self.proposals.epochs, closing=closing)
-        if step is None:
-            return None
-        number = step.number
-        if number is None:
-            number = self._another_seed(step.configuration, step.until)
-        else:
-            for name, value in {"reason": "", "until": step.until}.items():
-                self._set(self._trials()[number], name, value)
-        return self._job(self._trials()[number])
-
-    def _next_of_population(self, rule: Population, closing: bool) -> Job | None:
-        """What goes on once a generation is complete: first the copies that replace its worst, then the
-        others. The decision is written down before anything is done."""
-        assert self.proposals is not None
-        if not closing and self.started() < self.proposals.trials:
-            return None
-        living = [t for t in self._jobs() if t.state == TrialState.RUNNING]
-        paused = {t.number: t for t in living if waits(t)}
-        ends = [t.user_attrs["until"] for t in paused.values()]
-        epoch = together([t.user_attrs["until"] for t in living], ends)
-        if epoch is None:
-            return None
-        there = {n: t for n, t in paused.items() if t.user_attrs["until"] == epoch}
-        name, known = f"generation {epoch}", self.study.user_attrs
-        if name not in known:
-            scores = {number: t.intermediate_values[epoch] for number, t in there.items()}
-            pairs = rule.replaced(scores)
-            reasons = [rule.reason(scores, loser, parent, epoch) for loser, parent in pairs]
-            self.study.set_user_attr(name, [[*pair, why] for pair, why in zip(pairs, reasons)])
-        for loser, parent, reason in self.study.user_attrs[name]:
-            if loser in there:
-                copy = self._copy(parent, loser, epoch, rule.following(epoch, self.proposals.epochs))
-                self._set(there[loser], "outcome", "PRUNED")
-                self._set(there[loser], "reason", reason)
-                self.study.tell(loser, state=TrialState.PRUNED)
-                if copy is not None:
-                    return self._job(self._trials()[copy])
-                return self._next_of_population(rule, closing)
-        first = there[min(there)]
-        for attribute, value in {
-            "reason": "",
-            "until": rule.following(epoch, self.proposals.epochs),
-        }.items():
-            self._set(first, attribute, value)
-        return self._job(self._trials()[first.number])
-
-    def _copy(self, parent: int, loser: int, epoch: int, until: int) -> int | None:
-        """A running trial that goes on from `parent` after `epoch` with changed knobs; None if there is one
-        in the place of `loser` already, from before a crash."""
-        assert self.proposals is not None
-        if any(t.user_attrs.get("replaces") == [loser, epoch] for t in self._trials()):
-            return None
-        source, number = self._trials()[parent], len(self._trials())
-        same = source.user_attrs["values"]
-        values = explored(
-            source, same, seed_for(self.proposals.seed, {"copy of": parent, "at": epoch}, loser)
-        )
-        attributes = self.proposals.attributes(
-            number,
-            values,
-            origin=f"copy of trial {parent} at epoch {epoch}",
-            until=until,
-            costs=source.user_attrs.get("costs"),
-        )
-        placed = self.proposals.placed(values)
-        made = optuna.trial.create_trial(
-            state=TrialState.RUNNING,
-            params=placed.params,
-            distributions=placed.distributions,
-            intermediate_values={e: v for e, v in source.intermediate_values.items() if e <= epoch},
-            user_attrs={
-                "replaces": [loser, epoch],
-                "parent": source.user_attrs["folder"],
-                "born": epoch,
-                **attributes,
-            },
-        )
-        self._storage.create_new_trial(self._study_id, template_trial=made)
-        return number
-
-    def _another_seed(self, configuration: int, until: int) -> int:
-        """A running trial of a configuration's next seed."""
-        assert self.proposals is not None
-        same = [t for t in self._trials() if t.user_attrs.get("configuration") == configuration]
-        first = same[0]
-        made = optuna.trial.create_trial(
-            state=TrialState.RUNNING, params=first.params, distributions=first.distributions
-        )
-        trial_id = self._storage.create_new_trial(self._study_id, template_trial=made)
-        number = self._storage.get_trial_number_from_id(trial_id)
-        attributes = self.proposals.attributes(
-            number,
-            first.user_attrs["values"],
-            origin=f"seed {len(same) + 1} of trial {configuration}",
-            until=until,
-            copy_of=same,
-            costs=first.user_attrs.get("costs"),
-        )
-        for name, value in attributes.items():
-            self._storage.set_trial_user_attr(trial_id, name, value)
-        return number
+        if number is None and not under_way:
+            number = self._waiting.next(started=started, closing=True)
+        return None if number is None else self._job(self._trials()[number])
 
     def spent(self) -> str | None:
         """Why no training may go on or be started, or None."""
@@ -341,12 +220,12 @@ class Ledger:
             return f"paused at epoch {epoch}"
         if not self.pruner.judges(epoch, job.epochs):
             return None
-        before = self._curve(trial)
-        seen = {} if second is None else {epoch: second if self.second and self.second.maximize else -second}
+        before = self._objectives.curve(trial)
+        seen = {} if second is None else {epoch: self._objectives.sign * second}
         if not seen and before.second:  # a prediction: the same after every epoch
             seen = {epoch: next(iter(before.second.values()))}
         own = Curve(job.number, {**before.values, epoch: value}, {**before.second, **seen})
-        others = [self._curve(t) for t in self._jobs() if t.number != job.number]
+        others = [self._objectives.curve(t) for t in self._jobs() if t.number != job.number]
         return self.pruner.stop_reason(own, epoch, job.epochs, others)
 
     def count(self, job: Job, what: str) -> None:
@@ -387,7 +266,7 @@ class Ledger:
         for name, value in {"outcome": outcome, "reason": reason, "details": _plain(details or {})}.items():
             self._set(trial, name, value)
         if outcome == "COMPLETE":
-            self.study.tell(job.number, self._objectives(trial, last))
+            self.study.tell(job.number, self._objectives.told(trial, last))
         else:
             learns_nothing = outcome == "FAIL" and not avoid
             self.study.tell(job.number, state=TrialState.FAIL if learns_nothing else TrialState.PRUNED)
@@ -396,25 +275,25 @@ class Ledger:
     def rows(self) -> list[dict[str, Any]]:
         """One flat record a run, as `trials.parquet` holds them (reports read the columns by these names)."""
         trials = [t for t in self._jobs() if t.state != TrialState.WAITING]
-        front = {job.number for job in self._front()} if self.second else set()
-        standing = self._standing()
-        return [
-            self._row(t)
-            | ({"reason": standing[t.number]} if t.number in standing else {})
-            | ({self.second.name: self._second_of(t), "pareto": t.number in front} if self.second else {})
-            for t in trials
-        ]
+        ranked = best_first(self._objectives.means(trials)) if self.second else []
+        front = {trial.number for trial, beaten in ranked if beaten == 0}
+        standing = self._waiting.standing() if self._waiting else {}
+        rows = []
+        for t in trials:
+            row = self._row(t)
+            if t.number in standing:
+                row["reason"] = standing[t.number]
+            if self.second:
+                row |= {self.second.name: self._objectives.second_of(t), "pareto": t.number in front}
+            rows.append(row)
+        return rows
 
     def best(self, count: int) -> list[Job]:
         """The `count` best configurations by the mean value of their COMPLETE trials, best first, each by its
         first one; ties go to the earlier. With a second objective, those that fewest others dominate first,
         and among them by the first objective."""
-        means = self._means()
-        if not means:
-            return []
-        beaten = dominators([point for _, point in means])
-        ranked = sorted(zip(means, beaten), key=lambda one: (one[1], -one[0][1][0], one[0][0].number))
-        return [self._job(trial) for (trial, _), _ in ranked[:count]]
+        ranked = best_first(self._objectives.means(self._jobs()))
+        return [self._job(trial) for trial, _ in ranked[:count]]
 
     def refused(self) -> list[dict[str, Any]]:
         """The configurations that were not run, each with the reason."""
@@ -423,72 +302,6 @@ class Ledger:
             for t in self._trials()
             if "proposed" in t.user_attrs
         ]
-
-    def _means(self) -> list[tuple[FrozenTrial, tuple[float, ...]]]:
-        """(first trial, its objectives' means over the trials, better when higher) of every configuration
-        with a COMPLETE trial."""
-        found: dict[int, list[FrozenTrial]] = {}
-        for t in self._jobs():
-            if t.state == TrialState.COMPLETE:
-                found.setdefault(t.user_attrs.get("configuration", t.number), []).append(t)
-        signs = (1, 1 if self.second is None or self.second.maximize else -1)
-        return [
-            (same[0], tuple(s * sum(v) / len(same) for s, v in zip(signs, zip(*(t.values for t in same)))))
-            for same in found.values()
-        ]
-
-    def _front(self) -> list[FrozenTrial]:
-        """First trials of the configurations that none dominates."""
-        means = self._means()
-        if not means:
-            return []
-        beaten = dominators([point for _, point in means])
-        return [trial for (trial, _), by in zip(means, beaten) if by == 0]
-
-    def _standing(self) -> dict[int, str]:
-        """{trial: where it stands} of all that wait."""
-        if not isinstance(self.pruner, Promotion) or not any(waits(t) for t in self._jobs()):
-            return {}
-        entries = self._entries()
-        return {one.curve.number: self.pruner.standing(entries, one) for one in entries if one.paused}
-
-    def _entries(self) -> list[Entry]:
-        return [
-            Entry(
-                t.user_attrs["configuration"],
-                t.user_attrs["copy"],
-                self._curve(t),
-                t.user_attrs["until"],
-                t.state == TrialState.RUNNING,
-            )
-            for t in self._jobs()
-            if "copy" in t.user_attrs and t.user_attrs.get("outcome") != "DIVERGED"
-        ]
-
-    def _curve(self, trial: FrozenTrial) -> Curve:
-        if self.second is None:
-            return Curve(trial.number, trial.intermediate_values)
-        sign = 1 if self.second.maximize else -1
-        cost = trial.user_attrs.get("costs", {}).get(self.second.name)
-        if cost is not None:
-            second = dict.fromkeys(trial.intermediate_values, sign * cost) or {0: sign * cost}
-        else:
-            second = {int(e): sign * v for e, v in trial.user_attrs.get("second", {}).items()}
-        return Curve(trial.number, trial.intermediate_values, second)
-
-    def _second_of(self, trial: FrozenTrial) -> float | None:
-        """The second objective as it is measured or predicted."""
-        assert self.second is not None
-        measured = trial.user_attrs.get("second", {})
-        last = max(map(int, measured), default=0)
-        return trial.user_attrs.get("costs", {}).get(self.second.name, measured.get(str(last)))
-
-    def _objectives(self, trial: FrozenTrial, last: int) -> float | list[float]:
-        value = trial.intermediate_values[last]
-        if self.second is None:
-            return value
-        second = self._second_of(trial)
-        return [value, math.nan if second is None else second]
 
     def going_on(self, *, closing: bool = False) -> set[str]:
         """Folders of the runs that are under way, that a budget stopped, or, but for when the phase is

@@ -229,6 +229,8 @@ def begin(request: Request) -> tuple[Path, Request]:
     request.goals(), request.limits(), request.spending(), request.method()
     if not 0 <= request.prior <= 1:
         raise ValueError(f"--prior {request.prior:g}: expected a probability, 0 to 1")
+    if request.warm_start:
+        record.read(request.warm_start)
     request.budget()
     request.pins()
     index = Index.load(request.data) if request.data else None

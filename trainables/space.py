@@ -48,12 +48,11 @@ def pins_across(families: Sequence[str], settings: Mapping[str, str]) -> dict[st
     pins: dict[str, Any] = {}
     meant: set[str] = set()
     for name in families:
-        own = {}
-        for knob, text in settings.items():
-            bare = knob.removeprefix(prefixed(name, ""))
-            if bare != knob or knob in knobs_of(name):
-                own[bare] = text
-                meant.add(knob)
+        own = {knob: text for knob, text in settings.items() if knob in knobs_of(name)}
+        start = prefixed(name, "")
+        named = {knob for knob in settings if knob.startswith(start)}
+        meant |= own.keys() | named
+        own |= {knob.removeprefix(start): settings[knob] for knob in named}  # over what is for all families
         pins |= {prefixed(name, knob): pin for knob, pin in parse_pins(name, own).items()}
     for knob in settings:
         if knob not in meant:
@@ -119,11 +118,14 @@ def notes_of(proposals: Proposals, sampler: str, pruner: str, *, objectives: int
     """What a reader of the plan should know of the sampler and the limits in this space. Raises ValueError
     for a space the sampler can't search."""
     method = SAMPLERS[sampler]
-    lines = [
-        f"{sampler}: {line}" for line in method.notes(proposals.searchable, objectives, pruner != "none")
-    ]
-    if sampler == "grid":
-        lines.append(f"grid: {len(proposals.searchable.points()):,} points, in shuffled order")
+    try:
+        said = method.notes(proposals.searchable, objectives, pruner != "none")
+        points = len(proposals.searchable.points()) if sampler == "grid" else 0
+    except ValueError as error:
+        raise ValueError(f"--sampler {sampler}: {error}") from None
+    lines = [f"{sampler}: {line}" for line in said]
+    if points:
+        lines.append(f"grid: {points:,} points, in shuffled order")
     if proposals.strength and method.learns:
         lines.append(
             f"prior: proposals near published rows, {proposals.strength:.0%} at first, half as many after "
