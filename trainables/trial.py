@@ -44,7 +44,7 @@ from trainables.failures import (
     failure_of,
     full_disk_line,
 )
-from trainables.folder import RunFolder, read_epochs
+from trainables.folder import RunFolder, read_epochs, read_record
 from trainables.progress import Progress
 from trainables.registry import family
 from trainables.run import Run
@@ -156,9 +156,12 @@ class WarmTrial(tune.Trainable):
             if self.folder is None:
                 torch.set_num_threads(self.place.threads)
                 keep_freed_pages()
-                self.folder = open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
+                self.folder = self.open()
             result = advance(self.folder, self.job)
         return result | {"done": ends(self.folder, self.job) or "diverged" in result}
+
+    def open(self) -> RunFolder:
+        return open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -301,7 +304,8 @@ class Conductor:
         for line in read_epochs(self._folder(job)):
             verdict = self._judge(job, line)
             if verdict:
-                self._finish(job, *verdict, line, 0.0)
+                count = {"parameters": read_record(self._folder(job)).get("parameters")}
+                self._finish(job, *verdict, line | count, 0.0)
                 return True
         return False
 
@@ -400,6 +404,7 @@ def run_phase(
     cpus: float,
     ended: Callable[[], None] = lambda: None,
     kept: retention.Kept | None = None,
+    trial: type[WarmTrial] = WarmTrial,
 ) -> None:
     """Run a ledger's jobs until it has no more, `concurrent` at a time, each with `cpus` CPUs and
     `place.gpus` GPUs.
@@ -416,7 +421,7 @@ def run_phase(
     conductor = Conductor(ledger, place, progress, ended, kept)
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
     if place.workers == 1:
-        trainable = tune.with_resources(WarmTrial, {"cpu": cpus, "gpu": place.gpus})
+        trainable = tune.with_resources(trial, {"cpu": cpus, "gpu": place.gpus})
     else:
         trainable = tune.with_resources(
             functools.partial(data_parallel_trial, cpus=cpus), {"cpu": DRIVER_CPUS}
