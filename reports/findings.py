@@ -1,17 +1,18 @@
-"""What the study found, in sentences: what won, is that sure, what it cost, how to train it again."""
+"""What the study found, in sentences: what won, is that sure, what mattered, what it cost."""
 
 from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from reports import cost as costs
 from reports import units
 from reports.collect import Study
+from reports.importance import Importance
 from reports.rank import (
     ALPHA,
     POWER,
@@ -24,9 +25,11 @@ from reports.rank import (
     ranking,
     search_table,
     seeds_to_separate,
+    summarise,
     verdict,
 )
 
+FEW_FOR_IMPORTANCE = 30  # runs below which shares of importance are a hint, not a finding
 # Simulated for 192 configurations with a seed deviation of 0.67 points.
 OVER_REPORT = "The best of many single runs over-reports: of 192 runs by 1 to 1.5 points."
 
@@ -60,6 +63,7 @@ def ranked(study: Study) -> Ranking:
         mode=study.mode,
         test_metric=study.test_metric,
         test_clips=study.test_clips,
+        race=study.record.get("race"),
     )
 
 
@@ -221,13 +225,16 @@ def _compared(study: Study, result: Ranking, best: Standing) -> str:
     if len(result.standings) == 1:
         return "Only one configuration is confirmed, so there is nothing it has been compared with."
     if not result.tied:
-        worst = max(s.p for s in result.standings[1:] if math.isfinite(s.p))
+        tested = [s.p for s in result.standings[1:] if math.isfinite(s.p)]
+        if not tested:
+            return "All others diverged in a seed, so there is nothing it has been compared with."
+        worst = max(tested)
         others = (
             "the other one is"
             if len(result.standings) == 2
             else f"all {len(result.standings) - 1} others are"
         )
-        how = f"{result.test}, p {_equals(worst)} after Holm"
+        how = f"{result.test}, p {_equals(worst)} after {result.correction}"
         return f"As far as seeds go, yes: {others} clearly worse on validation ({how})."
     trials = "trials " + _list([str(best.trial), *(str(s.trial) for s in result.tied)])
     near = result.tied[0]
@@ -236,7 +243,8 @@ def _compared(study: Study, result: Ranking, best: Standing) -> str:
         return text + "With a single seed, or seeds that show no spread, there is no test."
     gap = f"{units.score(abs(near.comparison.difference), on)} {on.points}".rstrip()
     pair = "Their" if len(result.tied) == 1 else f"The nearest two ({best.trial} and {near.trial}):"
-    return f"{text}{pair} validation means lie {gap} apart ({result.test}, p {_equals(near.p)} after Holm)."
+    how = f"{result.test}, p {_equals(near.p)} after {result.correction}"
+    return f"{text}{pair} validation means lie {gap} apart ({how})."
 
 
 def _equals(p: float) -> str:
@@ -265,12 +273,17 @@ def _missing(standing: Standing) -> str:
 
 
 def needed_seeds(result: Ranking) -> int | None:
-    """Seeds each of the top two needs to be separated at the observed difference and pooled spread."""
+    """Seeds each of the top two needs to be separated at the observed difference and spread: that of their
+    differences where they are paired, else their pooled one."""
     if len(result.standings) < 2:
         return None
     first, second = result.standings[0].validation, result.standings[1].validation
     if first.n < 2 or second.n < 2:
         return None
+    if result.test.startswith("paired") and first.n == second.n:
+        gaps = [a - b for a, b in zip(first.values, second.values)]
+        gap = summarise(gaps)
+        return seeds_to_separate(gap.mean, gap.sd, paired=True)
     weights = (first.n - 1, second.n - 1)
     pooled = math.sqrt((first.sd**2 * weights[0] + second.sd**2 * weights[1]) / sum(weights))
     return seeds_to_separate(first.mean - second.mean, pooled)
@@ -297,7 +310,30 @@ def cost(study: Study) -> str:
         trials = units.plural(confirm["trial"].nunique(), "configuration")
         text += f"; {units.plural(len(confirm), 'run')} to confirm {trials} ({_outcomes(confirm)})"
     epochs, seconds = int(study.runs["epochs"].sum()), float(study.runs["seconds"].sum())
-    return f"{text}. {units.plural(epochs, 'epoch')} in all, {units.duration(seconds)} of training."
+    hours = costs.total_hours(study)
+    spent = f"{units.duration(seconds)} of training" + (f" ({hours})" if hours else "")
+    return f"{text}. {units.plural(epochs, 'epoch')} in all, {spent}."
+
+
+def taken_up(runs: pd.DataFrame) -> str:
+    """How many runs went on after a fault of the machine or a preemption; "" when none did."""
+    said = []
+    for column, after in (("retries", "a fault of the machine"), ("preemptions", "their place was taken")):
+        times = pd.to_numeric(runs[column], errors="coerce").fillna(0) if column in runs else pd.Series([0])
+        if (again := int((times > 0).sum())) > 0:
+            said.append(
+                f"{units.plural(again, 'run')} after {after} ({units.plural(int(times.sum()), 'time')})"
+            )
+    return f"Taken up again from their checkpoints: {_list(said)}." if said else ""
+
+
+def mattered(found: Importance, most: int = 3) -> str:
+    """The knobs that decided most, in a sentence; why that cannot be said, otherwise."""
+    if found.note:
+        return found.note
+    named = [f"{knob} ({100 * share:.0f} %)" for knob, share in found.shares[:most] if share >= 0.01]
+    hint = "; so few that this is a hint" if found.runs < FEW_FOR_IMPORTANCE else ""
+    return f"{_list(named)}: shares of importance over {units.plural(found.runs, 'full-length run')}{hint}."
 
 
 class Reason(NamedTuple):
@@ -328,59 +364,3 @@ def _kind(text: str) -> str:
     return re.sub(
         r"(?<!epoch )(?<![\w.])[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)(?!\w)", "#", text, flags=re.I
     )
-
-
-# --- the winner again ---------------------------------------------------------------------------------------
-
-
-class Again(NamedTuple):
-    """What it takes to train the best again: of the confirmed, or of the search while there are none."""
-
-    trial: int
-    confirmed: bool
-    config: Mapping[str, Any]
-    parameters: float
-    seeds: tuple[int, ...]
-
-
-def best_again(study: Study, result: Ranking) -> Again | None:
-    """The ranking's winner with the seeds of its confirmation runs, else the best search run, else None."""
-    if result.best is not None:
-        best = result.best
-        return Again(best.trial, True, best.config, best.parameters, winner_seeds(study, best.trial))
-    for row in search_table(study.runs, epochs=study.epochs, mode=study.mode):
-        runs = study.runs[(study.runs["trial"] == row.trial) & (study.runs["phase"] == "search")]
-        return Again(row.trial, False, row.config, row.parameters, tuple(int(seed) for seed in runs["seed"]))
-    return None
-
-
-def winner_seeds(study: Study, trial: int) -> tuple[int, ...]:
-    """The seeds of a configuration's finished full-length confirmation runs, in the order of its repeats."""
-    runs = study.runs
-    mine = runs[(runs["trial"] == trial) & (runs["phase"] == "confirm") & (runs["state"] == "COMPLETE")]
-    return tuple(int(seed) for seed in mine[mine["epochs"] >= study.epochs].sort_values("repeat")["seed"])
-
-
-def train_command(study: Study, config: Mapping[str, Any], seed: int | None) -> str:
-    """The shell command that trains a configuration again, every word quoted, in lines of a page."""
-    settings = [f"{name}={text}" for name, value in config.items() if (text := units.knob(value))]
-    options = [
-        ["python", "-m", "trainables.train", str(study.record["family"])],
-        ["--data", str(study.record["data"].get("path", "SHARDS"))],
-        ["--epochs", str(study.epochs)],
-        *([["--seed", str(seed)]] if seed is not None else []),
-        *([["--set", *settings]] if settings else []),
-    ]
-    lines: list[str] = []
-    for number, words in enumerate(options):
-        lines += _folded_words(words, indent=4 if number else 0)
-    return " \\\n".join(lines)
-
-
-def _folded_words(words: list[str], indent: int, width: int = 76) -> list[str]:
-    lines = [" " * indent]
-    for word in map(shlex.quote, words):
-        if len(lines[-1]) + len(word) > width and lines[-1].strip():
-            lines.append(" " * (indent + 4))
-        lines[-1] += ("" if lines[-1].isspace() or not lines[-1] else " ") + word
-    return lines

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import copy
 import functools
+import re
 import sqlite3
 import sys
 import time
@@ -83,7 +84,8 @@ def sqlite_url(path: Path) -> str:
 def without_password(url: str) -> str:
     """A database URL fit to be shown and kept; other text as it is."""
     head, at, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at and "://" in head else url
+    shown = f"{head.split('://')[0]}://…@{tail}" if at and "://" in head else url
+    return re.sub(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", r"\1…", shown, flags=re.IGNORECASE)
 
 
 def set_attributes(study: optuna.Study, trial_id: int, attributes: Mapping[str, Any]) -> None:

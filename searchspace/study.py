@@ -10,15 +10,17 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from searchspace import extension
 from searchspace.methods import Pruner
+from searchspace.population import Population, explored, together
 from searchspace.proposals import Proposals as Proposals
 from searchspace.proposals import run_folder as run_folder
 from searchspace.proposals import seed_for as seed_for
@@ -40,7 +42,8 @@ class Job:
     `number` is its trial number in the ledger; `trial` the configuration's (the search trial that proposed
     it), `repeat` 0 for the search run and 1, 2, … for confirmation; `folder` is relative to the study's;
     `test`: whether the test split is read after the last epoch; `until`: the epoch after which it is let
-    wait, 0 for none before the last.
+    wait, 0 for none before the last; `parent`: the folder of the run that it goes on as a copy of, from the
+    epoch `born` on.
     """
 
     number: int
@@ -54,6 +57,8 @@ class Job:
     origin: str = "sampler"
     test: bool = False
     until: int = 0
+    parent: str = ""
+    born: int = 0
 
     @property
     def stops_at(self) -> int:
@@ -70,41 +75,44 @@ class Second:
     maximize: bool
 
 
-@dataclass(frozen=True)
-class Spending:
+class Spending(NamedTuple):
     """What a search may cost: `epochs` trained in all, `seconds` of the driver's time; None is no limit."""
 
     epochs: int | None = None
     seconds: float | None = None
 
 
+UNLIMITED = Spending()
+
+
 class Ledger:
     """The trials of one phase ("search", "confirm", "table"): who runs, what came out, and whether to go on.
 
     Higher objective values are better. `proposals` makes new trials; without it the ledger only hands out
-    planned ones.
+    planned ones. `more`, where it is set, is shown the rows once these are out and gives the next jobs.
     """
 
     def __init__(
         self,
-        storage: optuna.storages.RDBStorage,
+        storage: optuna.storages.BaseStorage,
         phase: str,
         *,
         pruner: Pruner,
         proposals: Proposals | None = None,
         study: str = "",
         second: Second | None = None,
-        spending: Spending = Spending(),
+        spending: Spending = UNLIMITED,
     ) -> None:
         self.phase, self.pruner, self.proposals, self._storage = phase, pruner, proposals, storage
         self.second, self.spending = second, spending
+        self.more: Callable[[Sequence[Mapping[str, Any]]], Iterable[Job]] | None = None
         name = f"{study} {phase}".strip()
         directions = [StudyDirection.MAXIMIZE]
         if second:
             directions.append(StudyDirection.MAXIMIZE if second.maximize else StudyDirection.MINIMIZE)
-        self.study = optuna.create_study(
-            storage=storage, study_name=name, directions=directions, load_if_exists=True
-        )
+        optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        name = extension.current(storage, name, proposals)
+        self.study = optuna.load_study(study_name=name, storage=storage)
         self._study_id = storage.get_study_id_from_name(name)
         self._began = time.monotonic() - self.study.user_attrs.get("seconds", 0.0)
 
@@ -112,6 +120,9 @@ class Ledger:
         """The next planned job, a training that is to go on, or a fresh proposal; None when there is none (at
         the moment, if trainings are under way)."""
         planned = any(t.state == TrialState.WAITING for t in self._trials())
+        if self.more and not planned:
+            self.plan(jobs := list(self.more(self.rows())))
+            planned = bool(jobs)
         if self.proposals is None:
             return self._job(self._trials()[self.study.ask().number]) if planned else None
         if self.spent():
@@ -125,13 +136,15 @@ class Ledger:
         if self.started() >= self.proposals.trials:
             return None
         epochs = self.proposals.epochs
-        until = self.pruner.first(epochs) if isinstance(self.pruner, Promotion) else epochs
+        until = self.pruner.first(epochs) if isinstance(self.pruner, (Promotion, Population)) else epochs
         trial = self.proposals.ask(self.study, until)
         return self._job(self._trials()[trial.number]) if trial else None
 
     def _gone_on(self, *, closing: bool) -> Job | None:
         """The training that the pruner lets go on from where it waits, or its configuration from another
         seed."""
+        if isinstance(self.pruner, Population):
+            return self._next_of_population(self.pruner, closing)
         if not isinstance(self.pruner, Promotion) or self.proposals is None:
             return None
         step = self.pruner.step(self._entries(), self.proposals.epochs, closing=closing)
@@ -144,6 +157,76 @@ class Ledger:
             for name, value in {"reason": "", "until": step.until}.items():
                 self._set(self._trials()[number], name, value)
         return self._job(self._trials()[number])
+
+    def _next_of_population(self, rule: Population, closing: bool) -> Job | None:
+        """What goes on once a generation is complete: first the copies that replace its worst, then the
+        others. The decision is written down before anything is done."""
+        assert self.proposals is not None
+        if not closing and self.started() < self.proposals.trials:
+            return None
+        living = [t for t in self._jobs() if t.state == TrialState.RUNNING]
+        paused = {t.number: t for t in living if waits(t)}
+        ends = [t.user_attrs["until"] for t in paused.values()]
+        epoch = together([t.user_attrs["until"] for t in living], ends)
+        if epoch is None:
+            return None
+        there = {n: t for n, t in paused.items() if t.user_attrs["until"] == epoch}
+        name, known = f"generation {epoch}", self.study.user_attrs
+        if name not in known:
+            scores = {number: t.intermediate_values[epoch] for number, t in there.items()}
+            pairs = rule.replaced(scores)
+            reasons = [rule.reason(scores, loser, parent, epoch) for loser, parent in pairs]
+            self.study.set_user_attr(name, [[*pair, why] for pair, why in zip(pairs, reasons)])
+        for loser, parent, reason in self.study.user_attrs[name]:
+            if loser in there:
+                copy = self._copy(parent, loser, epoch, rule.following(epoch, self.proposals.epochs))
+                self._set(there[loser], "outcome", "PRUNED")
+                self._set(there[loser], "reason", reason)
+                self.study.tell(loser, state=TrialState.PRUNED)
+                if copy is not None:
+                    return self._job(self._trials()[copy])
+                return self._next_of_population(rule, closing)
+        first = there[min(there)]
+        for attribute, value in {
+            "reason": "",
+            "until": rule.following(epoch, self.proposals.epochs),
+        }.items():
+            self._set(first, attribute, value)
+        return self._job(self._trials()[first.number])
+
+    def _copy(self, parent: int, loser: int, epoch: int, until: int) -> int | None:
+        """A running trial that goes on from `parent` after `epoch` with changed knobs; None if there is one
+        in the place of `loser` already, from before a crash."""
+        assert self.proposals is not None
+        if any(t.user_attrs.get("replaces") == [loser, epoch] for t in self._trials()):
+            return None
+        source, number = self._trials()[parent], len(self._trials())
+        same = source.user_attrs["values"]
+        values = explored(
+            source, same, seed_for(self.proposals.seed, {"copy of": parent, "at": epoch}, loser)
+        )
+        attributes = self.proposals.attributes(
+            number,
+            values,
+            origin=f"copy of trial {parent} at epoch {epoch}",
+            until=until,
+            costs=source.user_attrs.get("costs"),
+        )
+        placed = self.proposals.placed(values)
+        made = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=placed.params,
+            distributions=placed.distributions,
+            intermediate_values={e: v for e, v in source.intermediate_values.items() if e <= epoch},
+            user_attrs={
+                "replaces": [loser, epoch],
+                "parent": source.user_attrs["folder"],
+                "born": epoch,
+                **attributes,
+            },
+        )
+        self._storage.create_new_trial(self._study_id, template_trial=made)
+        return number
 
     def _another_seed(self, configuration: int, until: int) -> int:
         """A running trial of a configuration's next seed."""
@@ -169,7 +252,9 @@ class Ledger:
     def spent(self) -> str | None:
         """Why no training may go on or be started, or None."""
         if self.spending.epochs is not None:
-            trained = sum(max(t.intermediate_values, default=0) for t in self._jobs())
+            trained = sum(
+                max(t.intermediate_values, default=0) - t.user_attrs.get("born", 0) for t in self._jobs()
+            )
             if trained >= self.spending.epochs:
                 return f"the budget of {self.spending.epochs} epochs is spent"
         if self.spending.seconds is not None and time.monotonic() - self._began >= self.spending.seconds:
@@ -233,9 +318,10 @@ class Ledger:
             self.study.tell(trial.number, state=TrialState.FAIL)
 
     def started(self) -> int:
-        """How many trials of --trials have been handed out; further seeds on a rung are none of them."""
+        """How many trials of --trials have been handed out; further seeds on a rung, and copies, are none of
+        them."""
         return sum(
-            t.state != TrialState.WAITING and not t.user_attrs["origin"].startswith("seed ")
+            t.state != TrialState.WAITING and not t.user_attrs["origin"].startswith(("seed ", "copy "))
             for t in self._jobs()
         )
 
@@ -262,13 +348,6 @@ class Ledger:
             self._set(known, "reason", reason)
         return reason
 
-    def count(self, job: Job, what: str) -> None:
-        """One more of the job's "retries" or "preemptions"."""
-        self._set(self._trials()[job.number], what, self.counted(job, what) + 1)
-
-    def counted(self, job: Job, what: str) -> int:
-        return self._trials()[job.number].user_attrs.get(what, 0)
-
     def _verdict(
         self, trial: FrozenTrial, job: Job, epoch: int, value: float, second: float | None
     ) -> str | None:
@@ -285,6 +364,13 @@ class Ledger:
         own = Curve(job.number, {**before.values, epoch: value}, {**before.second, **seen})
         others = [self._curve(t) for t in self._jobs() if t.number != job.number]
         return self.pruner.stop_reason(own, epoch, job.epochs, others)
+
+    def count(self, job: Job, what: str) -> None:
+        """One more of the job's "retries" or "preemptions"."""
+        self._set(self._trials()[job.number], what, self.counted(job, what) + 1)
+
+    def counted(self, job: Job, what: str) -> int:
+        return self._trials()[job.number].user_attrs.get(what, 0)
 
     def finish(
         self,
@@ -469,27 +555,6 @@ class Ledger:
             **{f"config.{name}": value for name, value in job.values.items()},
             **details.get("metrics", {}),
         }
-
-
-def confirmation(finalists: Iterable[Job], seeds: int, study_seed: int) -> list[Job]:
-    """Jobs that re-run each finalist at full length over fresh seeds, the first seed of all before the second
-    of any."""
-    return [
-        Job(
-            number=-1,
-            trial=job.trial,
-            repeat=repeat,
-            phase="confirm",
-            values=job.values,
-            seed=seed_for(study_seed, job.values, repeat),
-            epochs=job.epochs,
-            folder=run_folder(job.trial, repeat),
-            origin=job.origin,
-            test=True,
-        )
-        for repeat in range(1, seeds + 1)
-        for job in finalists
-    ]
 
 
 def now() -> str:

@@ -37,6 +37,7 @@ from searchspace.study import Ledger, Proposals
 from tests import every_write
 from tests.every_write import GOAL, Walk
 from trainables import retention
+from trainables.cluster import Room, Share
 from trainables.folder import RunFolder
 from trainables.progress import Progress
 from trainables.trial import Place, WarmTrial, run_phase
@@ -75,6 +76,17 @@ class WalkTrial(WarmTrial):
         )
 
 
+class At(Room):
+    """Room for so many trials of one CPU, however many nodes are up."""
+
+    def __init__(self, many: int) -> None:
+        super().__init__(Share(1, 1.0, 0.0), print)
+        self.many = many
+
+    def __call__(self) -> int:
+        return self.many
+
+
 class SlowWalk(Walk):
     def next_epoch(self) -> dict[str, float]:
         time.sleep(PAUSE)
@@ -107,8 +119,7 @@ def drive(study: Path, together: int) -> None:
                 book,
                 place,
                 progress,
-                concurrent=together,
-                cpus=1,
+                room=At(together),
                 ended=tables.refresh,
                 kept=retention.best(2),
                 trial=WalkTrial,

@@ -11,11 +11,12 @@ import functools
 import logging
 import math
 import os
+import platform
 import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -25,13 +26,15 @@ from typing import Any
 import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search import Searcher
 
 from datasets.mix import open_sources
 from datasets.source import Source
+from searchspace.families import split
 from searchspace.study import Job, Ledger, now
 from trainables import retention, watch
 from trainables.allocator import keep_freed_pages
+from trainables.cluster import Room, outlive_memory_monitor
 from trainables.engine import Diverged
 from trainables.failures import (
     ERRORS,
@@ -45,24 +48,29 @@ from trainables.failures import (
     full_disk_line,
 )
 from trainables.folder import RunFolder, read_epochs, read_record
+from trainables.gauges import gauges
+from trainables.inherit import inherit
 from trainables.progress import Progress
 from trainables.registry import family
 from trainables.run import Run
 from trainables.watch import watched
 
+LATENCY = "latency"
 STOP = "stop"  # a file in the run folder that tells a data-parallel trial to end
 
 
 @dataclass(frozen=True)
 class Place:
     """Where and with what every trial of a study runs. `cache` None streams; `events` as in datasets.events,
-    `mix` is mixed into every batch (datasets.mix). `threads` are torch's in a trial's process, which ends
-    itself after `hang` seconds without a batch (trainables.watch)."""
+    `mix` is mixed into every batch (datasets.mix). `family` is that of configurations that do not name their
+    own; `second` a second objective that trials measure. `threads` are torch's in a trial's process, which
+    ends itself after `hang` seconds without a batch (trainables.watch)."""
 
     family: str
     data: str
     study: str
     objective: str
+    second: str = ""
     cache: str | None = None
     events: str = "labels"
     mix: tuple[str, ...] = ()
@@ -70,6 +78,7 @@ class Place:
     gpus: float = 0.0
     workers: int = 1
     hang: float = watch.LIMIT
+    sync_batchnorm: bool = True
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -83,23 +92,26 @@ def warm_source(
 
 def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: str = "cpu") -> RunFolder:
     """The job's run, gone on from its checkpoint if it has one."""
+    name, knobs = split(job.values, place.family)
     run = Run(
-        place.family,
-        job.values,
-        warm_source(place.data, tuple(place.mix), place.cache, place.events, family(place.family).frame_hop),
+        name,
+        knobs,
+        warm_source(place.data, tuple(place.mix), place.cache, place.events, family(name).frame_hop),
         seed=job.seed,
         epochs=job.epochs,
         device=device,
         rank=rank,
         world=world,
         statistics_folder=Path(place.cache or place.study),
+        sync_batchnorm=place.sync_batchnorm,
     )
-    return RunFolder(Path(place.study) / job.folder, run, place.provenance, writer=rank == 0)
+    provenance = {**place.provenance, "node": platform.node(), "workers": world}
+    return RunFolder(Path(place.study) / job.folder, run, provenance, writer=rank == 0)
 
 
-def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
-    """One epoch, as both runners report it: metrics, "epoch", "parameters"; "diverged" with the reason where
-    it did.
+def advance(folder: RunFolder, job: Job, *, latency: bool = False) -> dict[str, Any]:
+    """One epoch, as both runners report it: metrics, "epoch", "parameters", "latency" in ms if asked for;
+    "diverged" with the reason where it did.
 
     The test split is read after the last epoch of jobs that ask for it (confirmation runs do). A job that is
     to wait leaves a checkpoint.
@@ -116,7 +128,8 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
         metrics |= folder.test()
     elif ends(folder, job):
         folder.save()
-    return metrics | {"parameters": folder.run.parameter_count}
+    timed = {LATENCY: folder.run.latency} if latency else {}
+    return metrics | timed | {"parameters": folder.run.parameter_count}
 
 
 def ends(folder: RunFolder, job: Job) -> bool:
@@ -157,11 +170,18 @@ class WarmTrial(tune.Trainable):
                 torch.set_num_threads(self.place.threads)
                 keep_freed_pages()
                 self.folder = self.open()
-            result = advance(self.folder, self.job)
+            result = advance(self.folder, self.job, latency=self.place.second == LATENCY)
+        # Into this process's log, which Ray's dashboard shows; a process has one trial after another.
+        print(f"{Path(self.job.folder).name}  epoch {result['epoch']}/{self.job.epochs}", flush=True)
         return result | {"done": ends(self.folder, self.job) or "diverged" in result}
 
     def open(self) -> RunFolder:
         return open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        place = Place(**config["place"])
+        return tune.PlacementGroupFactory([{"CPU": place.threads, "GPU": place.gpus}])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -187,7 +207,10 @@ class Conductor:
         self.verdicts: dict[str, tuple[str, str]] = {}
         self.preemptions: Counter[int] = Counter()  # in a row, without a new epoch
         self.broken: Exception | None = None  # what ends the study, not one trial
-        self.again = [job for job in ledger.unfinished() if not self._caught_up(job)]
+        unfinished = ledger.unfinished()
+        for job in unfinished:  # before a parent goes on and has another checkpoint
+            inherit(Path(place.study), job)
+        self.again = [job for job in unfinished if not self._caught_up(job)]
         for job in self.again:
             ledger.count(job, "preemptions")
 
@@ -196,6 +219,7 @@ class Conductor:
         job = self.again.pop(0) if self.again else self.ledger.next_job()
         if job is None:
             return None
+        inherit(Path(self.place.study), job)
         self.live[trial_id] = job
         self.began[trial_id] = time.monotonic(), Notes.at(self._folder(job))
         (self._folder(job) / STOP).unlink(missing_ok=True)  # of when it was let wait
@@ -272,7 +296,10 @@ class Conductor:
         value = float(metrics[self.place.objective])
         if not math.isfinite(value):
             return "DIVERGED", f"{self.place.objective} is {value} after epoch {metrics['epoch']}"
-        reason = self.ledger.report(job, int(metrics["epoch"]), value)
+        second = float(metrics.get(self.place.second, math.nan)) if self.place.second else None
+        if second is not None and not math.isfinite(second):
+            return "DIVERGED", f"{self.place.second} is {second} after epoch {metrics['epoch']}"
+        reason = self.ledger.report(job, int(metrics["epoch"]), value, second)
         del self.preemptions[job.number]
         self.progress.epoch(job, metrics, value)
         return ("PRUNED", reason) if reason else None
@@ -323,14 +350,16 @@ def kept(conductor: Conductor) -> Iterator[None]:
 class _AskLedger(Searcher):
     """Tune's searcher. Tune pickles it for a restore that never happens, hence the empty state."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Conductor, room: Callable[[], int]) -> None:
         super().__init__()
-        self.conductor = conductor
+        self.conductor, self.room = conductor, room
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def suggest(self, trial_id: str) -> Any:
+        if len(self.conductor.live) >= self.room():
+            return None
         with kept(self.conductor):
             config = self.conductor.next_job(trial_id)
         if config is None:
@@ -378,38 +407,20 @@ def _said(trial: Any) -> str:
         return ""
 
 
-def trials_at_once(nodes: Sequence[Mapping[str, float]], workers: int, cpus: float, gpus: float) -> int:
-    """How many trials of `workers` workers with `cpus` CPUs and `gpus` GPUs each the `nodes` hold.
-
-    `nodes` are the resources of each; a worker lies on one node. Raises ValueError with the sums if they
-    can't hold one.
-    """
-    needs = {kind: each for kind, each in (("CPU", cpus), ("GPU", gpus)) if each}
-    places = [
-        min(int((node.get(kind, 0.0) + 1e-6) // each) for kind, each in needs.items()) for node in nodes
-    ]
-    if sum(places) >= workers:
-        return sum(places) // workers
-    asked = " and ".join(f"{workers} x {each:g} = {workers * each:g} {kind}s" for kind, each in needs.items())
-    have = "; ".join(" and ".join(f"{node.get(kind, 0.0):g} {kind}s" for kind in needs) for node in nodes)
-    raise ValueError(f"a trial needs {asked}, the cluster's nodes have {have}")
-
-
 def run_phase(
     ledger: Ledger,
     place: Place,
     progress: Progress,
     *,
-    concurrent: int,
-    cpus: float,
+    room: Room,
     ended: Callable[[], None] = lambda: None,
     kept: retention.Kept | None = None,
     trial: type[WarmTrial] = WarmTrial,
 ) -> None:
-    """Run a ledger's jobs until it has no more, `concurrent` at a time, each with `cpus` CPUs and
-    `place.gpus` GPUs.
+    """Run a ledger's jobs until it has no more, as many at a time as there is `room` for, each with the
+    room's share of the cluster.
 
-    With `place.workers` > 1 each trial is a Ray Train group of that many workers, each with those resources.
+    With `place.workers` > 1 each trial is a Ray Train group of that many workers, each with that share.
     `ended` is called after each job; `kept` says which ended runs' checkpoints stay, all of them by default.
     """
     from trainables.worker import DRIVER_CPUS, data_parallel_trial
@@ -418,10 +429,16 @@ def run_phase(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the screen is ours
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are in the run folders and the ledger
-    conductor = Conductor(ledger, place, progress, ended, kept)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = (
+        "1000"  # a launcher adds nodes for all that wait; `room` limits them
+    )
+    outlive_memory_monitor()
+    progress.watch = gauges(Path(place.study).name, ledger.phase)
+    conductor, cpus = Conductor(ledger, place, progress, ended, kept), room.share.cpus
+    phase = ledger.phase  # Tune pickles the functions below
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
     if place.workers == 1:
-        trainable = tune.with_resources(trial, {"cpu": cpus, "gpu": place.gpus})
+        trainable: Any = trial
     else:
         trainable = tune.with_resources(
             functools.partial(data_parallel_trial, cpus=cpus), {"cpu": DRIVER_CPUS}
@@ -429,11 +446,11 @@ def run_phase(
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=ConcurrencyLimiter(_AskLedger(conductor), max_concurrent=concurrent),
+            search_alg=_AskLedger(conductor, room),
             scheduler=_TellLedger(conductor),
             num_samples=-1,
             reuse_actors=place.workers == 1,
-            trial_dirname_creator=lambda trial: f"{ledger.phase}-{trial.trial_id}",
+            trial_dirname_creator=lambda trial: f"{phase}-{trial.trial_id}",
             trial_name_creator=lambda trial: (
                 Path(trial.config["job"]["folder"]).name if trial.config else trial.trial_id
             ),

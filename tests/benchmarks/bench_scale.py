@@ -36,6 +36,7 @@ from searchspace import record
 from searchspace.methods import PRUNERS, SAMPLERS
 from searchspace.study import Ledger, Proposals, open_storage, sqlite_url
 from tests.every_write import GOAL, Walk
+from tests.kill_matrix import At
 from trainables import retention
 from trainables.folder import RunFolder
 from trainables.progress import Progress
@@ -139,8 +140,7 @@ def ours(folder: Path, request: Request, meter: Meter) -> None:
             book,
             place,
             progress,
-            concurrent=request.concurrent,
-            cpus=1,
+            room=At(request.concurrent),
             ended=ended,
             kept=retention.best(3),
             trial=Trivial,

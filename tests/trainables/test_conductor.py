@@ -12,9 +12,10 @@ import pytest
 
 from searchspace.methods import Asha
 from searchspace.study import Job, Ledger, open_storage, sqlite_url
+from trainables.cluster import trials_at_once
 from trainables.failures import PREEMPTIONS, RETRIES, DiskFull
 from trainables.progress import Progress
-from trainables.trial import STOP, Conductor, Place, noted, trials_at_once
+from trainables.trial import STOP, Conductor, Place, noted
 
 GOAL = "val/scene_accuracy"
 
