@@ -170,7 +170,13 @@ def _space(trial: Any) -> None:
 
 
 def main(request: Request) -> None:
-    ray.init(num_cpus=request.concurrent, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local",
+        num_cpus=request.concurrent,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
     contestants = {"ours": ours} if request.ours_only else {"ours": ours, "plain Tune + OptunaSearch": plain}
     totals = {}
     for name, run in contestants.items():
