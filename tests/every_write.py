@@ -56,11 +56,11 @@ class Walk:
         self.source = SimpleNamespace(index=SimpleNamespace(checksum="none"))
 
     def next_epoch(self) -> dict[str, float]:
+        if self.values["lr"] > 0.035:
+            raise Diverged("non-finite loss: scene_ce=nan")
         draw = torch.Generator().manual_seed(self.seed + self.epoch)
         self.at = 0.9 * self.at + torch.randn(4, generator=draw, dtype=torch.float64)
         self.epoch += 1
-        if self.values["lr"] > 0.035 and self.epoch == 2:
-            raise Diverged("non-finite loss: scene_ce=nan")
         goal = 1 - abs(math.log10(self.values["lr"]) + 2) / 4 - 0.5 / self.epoch
         return {GOAL: goal + 0.01 * float(self.at.mean()), "train/at": float(self.at.sum())}
 
