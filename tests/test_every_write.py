@@ -34,8 +34,8 @@ def test_killed_at_a_write_and_resumed_it_ends_as_if_left_alone(
     for at in range(first, writes, writes // POINTS):
         study = tmp_path / str(at)
         study.mkdir()
-        code, _, said = forked(study, at, then)
-        assert code == KILLED, (at, said)
+        code, seen, said = forked(study, at, then)
+        assert code == KILLED or seen < at, (at, said)  # how often the tables are written varies
         code, _, said = forked(study, at=0)
         assert code == ENDED, (at, said)
         assert outcome(study) == expected, at
