@@ -226,7 +226,8 @@ def zero(path: Path | None) -> None:
 
 def no_space(path: Path | None) -> None:
     if path is None:
-        raise sqlite3.OperationalError("database or disk is full")
+        full = sqlite3.OperationalError("database or disk is full")
+        raise sqlalchemy.exc.OperationalError("", {}, full)
     raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
