@@ -6,15 +6,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # models are built on machines that have no optuna
     import optuna
+    from optuna.distributions import BaseDistribution
 
 
 class Pinned:
@@ -64,12 +58,18 @@ class Replayed:
         self.distributions: dict[str, BaseDistribution] = {}
 
     def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
+        from optuna.distributions import FloatDistribution
+
         return self._answer(name, FloatDistribution(low, high, **options))
 
     def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
+        from optuna.distributions import IntDistribution
+
         return self._answer(name, IntDistribution(low, high, **options))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        from optuna.distributions import CategoricalDistribution
+
         return self._answer(name, CategoricalDistribution(choices))
 
     def outside(self) -> str | None:

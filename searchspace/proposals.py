@@ -17,6 +17,7 @@ from searchspace.pins import Pinned, Replayed, agrees, knob, of_family
 from searchspace.prior import Prior
 from searchspace.published import Published
 from searchspace.samplers import Exhausted, Sampler, Space, Turn, points_of
+from searchspace.storage import set_attributes
 
 DRAWS = 32  # how often in a row an impossible or known proposal is drawn again
 REFUSALS = 512  # how often in a row one over a limit is
@@ -148,8 +149,7 @@ class Proposals:
                 job = self.attributes(
                     trial.number, values, origin=origin, until=until, copy_of=same, costs=costs
                 )
-                for name, value in job.items():
-                    trial.set_user_attr(name, value)
+                set_attributes(study, trial._trial_id, job)
                 return trial
             self._answer(seen, trial, same[0])
             known_in_a_row += 1

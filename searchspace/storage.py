@@ -7,17 +7,21 @@ written down, and `--resume` goes on from it. A full disk is not waited for.
 
 from __future__ import annotations
 
+import bisect
+import copy
 import functools
 import re
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.storages._rdb.models import TrialUserAttributeModel
+from optuna.trial import FrozenTrial
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -25,6 +29,16 @@ PATIENCE = 120.0  # seconds an operation is tried again before the study stops
 BUSY = 2.0  # seconds SQLite itself waits for another process's lock
 PAUSES = (0.05, 5.0)  # seconds between attempts, the first and the longest
 FULL = ("disk is full", "No space left", "Disk quota exceeded")
+
+WRITES = (  # to one trial, their first argument
+    "_set_trial_param",
+    "set_trial_param",
+    "set_trial_state_values",
+    "set_trial_intermediate_value",
+    "set_trial_user_attr",
+    "set_trial_user_attrs",
+    "set_trial_system_attr",
+)
 
 # The operations that reach the database, those that Optuna's cache calls among them
 OPERATIONS = (
@@ -38,12 +52,7 @@ OPERATIONS = (
     "set_study_system_attr",
     "get_all_studies",
     "_create_new_trial",
-    "_set_trial_param",
-    "set_trial_param",
-    "set_trial_state_values",
-    "set_trial_intermediate_value",
-    "set_trial_user_attr",
-    "set_trial_system_attr",
+    *WRITES,
     "get_trial_id_from_study_id_trial_number",
     "get_trial_user_attrs",
     "get_trial_system_attrs",
@@ -79,6 +88,15 @@ def without_password(url: str) -> str:
     return re.sub(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", r"\1…", shown, flags=re.IGNORECASE)
 
 
+def set_attributes(study: optuna.Study, trial_id: int, attributes: Mapping[str, Any]) -> None:
+    """A trial's attributes, in one transaction where the study's storage is a PatientStorage."""
+    storage = getattr(study._storage, "_backend", study._storage)
+    if isinstance(storage, PatientStorage):
+        return storage.set_trial_user_attrs(trial_id, attributes)
+    for name, value in attributes.items():
+        storage.set_trial_user_attr(trial_id, name, value)
+
+
 class PatientStorage(optuna.storages.RDBStorage):
     """Optuna's storage, each of whose OPERATIONS is tried again for `patience` seconds.
 
@@ -89,10 +107,47 @@ class PatientStorage(optuna.storages.RDBStorage):
 
     def __init__(self, url: str, engine_options: dict[str, Any], patience: float) -> None:
         self.patience = patience
+        self._known: dict[int, _Known] = {}
+        self._written: set[int] = set()
         super().__init__(url, engine_kwargs=engine_options)
+
+    def _get_trials(
+        self, study_id: int, states: Any, included_trial_ids: set[int], trial_id_greater_than: int
+    ) -> list[FrozenTrial]:
+        """Optuna reads everything that is running anew each time anybody looks at the study; here only what
+        this process has written to since, and what others have added, is read."""
+        if states is not None:
+            return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+        known = self._known.setdefault(study_id, _Known())
+        fresh = super()._get_trials(study_id, None, set(self._written), known.last())
+        for trial in fresh:
+            known.keep(trial)
+            self._written.discard(trial._trial_id)
+        wanted = known.after(trial_id_greater_than)
+        wanted += [i for i in sorted(included_trial_ids) if i <= trial_id_greater_than and i in known.trials]
+        return [known.trials[i] for i in wanted]
+
+    def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        """All of them in one transaction: after a kill either all are there or none."""
+        session = self.scoped_session()
+        try:
+            for name, value in attributes.items():
+                self._set_trial_attr_without_commit(session, TrialUserAttributeModel, trial_id, name, value)
+            session.commit()
+        except Exception:
+            session.rollback()
+            raise
+        finally:
+            session.close()
+
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
+        trials = super()._get_trials(study_id, states, set(), -1)
+        return copy.deepcopy(trials) if deepcopy else trials
 
     def attempt(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         began, pause, tried = time.monotonic(), PAUSES[0], False
+        if operation.__name__ in WRITES:
+            self._written.add(args[0])
         while True:
             try:
                 return operation(self, *args, **kwargs)
@@ -122,6 +177,25 @@ class PatientStorage(optuna.storages.RDBStorage):
         return f"the study database {without_password(str(self.url))}"
 
 
+class _Known:
+    """A study's trials as they were last read, in the order of their ids."""
+
+    def __init__(self) -> None:
+        self.trials: dict[int, FrozenTrial] = {}
+        self._ids: list[int] = []
+
+    def keep(self, trial: FrozenTrial) -> None:
+        if trial._trial_id not in self.trials:
+            bisect.insort(self._ids, trial._trial_id)
+        self.trials[trial._trial_id] = trial
+
+    def last(self) -> int:
+        return self._ids[-1] if self._ids else -1
+
+    def after(self, trial_id: int) -> list[int]:
+        return self._ids[bisect.bisect_right(self._ids, trial_id) :]
+
+
 def _patient(operation: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(operation)
     def patiently(self: PatientStorage, *args: Any, **kwargs: Any) -> Any:
@@ -131,7 +205,7 @@ def _patient(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _name in OPERATIONS:
-    setattr(PatientStorage, _name, _patient(getattr(optuna.storages.RDBStorage, _name)))
+    setattr(PatientStorage, _name, _patient(getattr(PatientStorage, _name)))
 
 
 def _passing(error: Exception) -> str:
@@ -159,7 +233,7 @@ def _engine_options(url: str) -> dict[str, Any]:
     database = sqlalchemy.make_url(url).database
     if database in (None, "", ":memory:"):
         return {}
-    path = Path(database)
+    path = Path(str(database))
     sqlite3.connect(path).close()
 
     def connect() -> sqlite3.Connection:

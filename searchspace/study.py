@@ -28,6 +28,7 @@ from searchspace.proposals import waits
 from searchspace.pruners import Curve
 from searchspace.published import Published
 from searchspace.storage import open_storage as open_storage
+from searchspace.storage import set_attributes
 from searchspace.storage import sqlite_url as sqlite_url
 from searchspace.storage import without_password as without_password
 from searchspace.waiting import Waiting
@@ -158,7 +159,8 @@ class Ledger:
         """Have the papers' own configurations run first, the first `at_most` that the pins and the clips
         allow (once)."""
         assert self.proposals is not None, "a ledger of planned jobs proposes nothing"
-        alive = [t for t in self._trials() if t.state == TrialState.WAITING or "values" in t.user_attrs]
+        open_still = (TrialState.WAITING, TrialState.RUNNING)
+        alive = [t for t in self._trials() if t.state in open_still or "values" in t.user_attrs]
         known = {t.user_attrs.get("origin") for t in alive}
         starts = list(itertools.islice(self.proposals.warm_starts(rows), at_most))
         for origin, values in starts:
@@ -168,17 +170,32 @@ class Ledger:
 
     def unfinished(self) -> list[Job]:
         """Jobs that were running when the last driver ended, or that a budget stopped which has been raised
-        since. Proposals it never wrote down whole are told FAIL."""
+        since. What it was writing down when it ended is settled first."""
         jobs = []
         for trial in self._trials(TrialState.RUNNING):
             if "values" not in trial.user_attrs:
-                self.study.tell(trial.number, state=TrialState.FAIL)
+                self._settle(trial)
             elif not waits(trial) and not (trial.user_attrs.get("truncated") and self.spent()):
                 if trial.user_attrs.get("truncated"):
                     for name in ("reason", "truncated"):
                         self._set(trial, name, "")
                 jobs.append(self._job(trial))
         return jobs
+
+    def _settle(self, trial: FrozenTrial) -> None:
+        """Bring to its end what a killed driver was doing with a proposal: a published row waits again, an
+        answer or a refusal is told, and what was being drawn is told FAIL, to be drawn again from the same
+        seed."""
+        known = trial.user_attrs.get("known")
+        before = self._trials()[known] if known is not None else None
+        if before is not None and before.state == TrialState.COMPLETE:
+            self.study.tell(trial.number, before.values)
+        elif before is None and "reason" in trial.user_attrs:
+            self.study.tell(trial.number, state=TrialState.PRUNED)
+        elif before is None and "fixed_params" in trial.system_attrs:
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        else:
+            self.study.tell(trial.number, state=TrialState.FAIL)
 
     def started(self) -> int:
         """How many trials of --trials have been handed out; further seeds on a rung, and copies, are none of
@@ -263,8 +280,8 @@ class Ledger:
             avoid = "diverged"
         if avoid:
             optuna.trial.Trial(self.study, trial._trial_id).set_constraint(avoid, 1.0)
-        for name, value in {"outcome": outcome, "reason": reason, "details": _plain(details or {})}.items():
-            self._set(trial, name, value)
+        told = {"outcome": outcome, "reason": reason, "details": _plain(details or {})}
+        set_attributes(self.study, trial._trial_id, told)
         if outcome == "COMPLETE":
             self.study.tell(job.number, self._objectives.told(trial, last))
         else:

@@ -112,6 +112,12 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
     return read_lines(Path(folder) / "epochs.jsonl")
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json; empty if the run never came to write it."""
+    path = Path(folder) / "run.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_whole(path, json.dumps(value, indent=1))
 

@@ -47,7 +47,7 @@ from trainables.failures import (
     failure_of,
     full_disk_line,
 )
-from trainables.folder import RunFolder, read_epochs
+from trainables.folder import RunFolder, read_epochs, read_record
 from trainables.gauges import gauges
 from trainables.inherit import inherit
 from trainables.progress import Progress
@@ -169,11 +169,14 @@ class WarmTrial(tune.Trainable):
             if self.folder is None:
                 torch.set_num_threads(self.place.threads)
                 keep_freed_pages()
-                self.folder = open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
+                self.folder = self.open()
             result = advance(self.folder, self.job, latency=self.place.second == LATENCY)
         # Into this process's log, which Ray's dashboard shows; a process has one trial after another.
         print(f"{Path(self.job.folder).name}  epoch {result['epoch']}/{self.job.epochs}", flush=True)
         return result | {"done": ends(self.folder, self.job) or "diverged" in result}
+
+    def open(self) -> RunFolder:
+        return open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -328,7 +331,8 @@ class Conductor:
         for line in read_epochs(self._folder(job)):
             verdict = self._judge(job, line)
             if verdict:
-                self._finish(job, *verdict, line, 0.0)
+                count = {"parameters": read_record(self._folder(job)).get("parameters")}
+                self._finish(job, *verdict, line | count, 0.0)
                 return True
         return False
 
@@ -411,6 +415,7 @@ def run_phase(
     room: Room,
     ended: Callable[[], None] = lambda: None,
     kept: retention.Kept | None = None,
+    trial: type[WarmTrial] = WarmTrial,
 ) -> None:
     """Run a ledger's jobs until it has no more, as many at a time as there is `room` for, each with the
     room's share of the cluster.
@@ -433,7 +438,7 @@ def run_phase(
     phase = ledger.phase  # Tune pickles the functions below
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
     if place.workers == 1:
-        trainable: Any = WarmTrial
+        trainable: Any = trial
     else:
         trainable = tune.with_resources(
             functools.partial(data_parallel_trial, cpus=cpus), {"cpu": DRIVER_CPUS}

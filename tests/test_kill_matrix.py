@@ -1,0 +1,24 @@
+"""One round of the kill matrix for each victim; python -m tests.kill_matrix takes as many as asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kill_matrix import VICTIMS, Bench
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    made = Bench(tmp_path_factory.mktemp("killed"), seed=1)
+    yield made
+    made.close()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "victim"), list(enumerate(VICTIMS)))
+def test_the_study_ends_as_if_left_alone(bench: Bench, number: int, victim: str) -> None:
+    result = bench.round(number, victim)
+    assert result["same"] and not result["lost"] and not result["twice"], result
