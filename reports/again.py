@@ -42,11 +42,12 @@ def winner_seeds(study: Study, trial: int) -> tuple[int, ...]:
 def train_command(study: Study, config: Mapping[str, Any], seed: int | None, out: str = "") -> str:
     """The shell command that trains a configuration again, every word quoted, in lines of a page; `out`: the
     folder to keep the run in, its test score with it."""
-    settings = [f"{name}={text}" for name, value in config.items() if (text := units.knob(value))]
+    known = {name: v for name, v in config.items() if name != "family" and v == v}  # NaN: another family's
+    settings = [f"{name}={text}" for name, value in known.items() if (text := units.knob(value))]
     asked = study.record.get("request") or {}
     events, threads = str(asked.get("events") or "labels"), int(asked.get("cpus_per_trial") or 1)
     options = [
-        ["python", "-m", "trainables.train", str(study.record["family"])],
+        ["python", "-m", "trainables.train", str(config.get("family") or study.record["family"])],
         ["--data", str(study.record["data"].get("path", "SHARDS"))],
         *(["--mix", str(mixed)] for mixed in asked.get("mix") or ()),
         *([["--events", events]] if events != "labels" else []),

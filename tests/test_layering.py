@@ -16,7 +16,14 @@ MAY_IMPORT = {
     "reports": {"reports"},
     "tune_csem": set(PACKAGES),
 }
-WITH_RAY = {"trainables/worker.py", "trainables/trial.py", "trainables/teacher.py", "tune_csem.py"}
+WITH_RAY = {
+    "trainables/cluster.py",  # the nodes there are and may be
+    "trainables/gauges.py",  # Ray's metrics endpoint
+    "trainables/teacher.py",
+    "trainables/trial.py",
+    "trainables/worker.py",
+    "tune_csem.py",
+}
 WITHOUT_TORCH = ("searchspace", "reports")
 
 

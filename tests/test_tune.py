@@ -287,6 +287,7 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
     rounding."""
     import ray
 
+    from trainables.cluster import Room, Share
     from trainables.progress import Progress
     from trainables.trial import Place, run_phase
 
@@ -317,7 +318,9 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
             )
             place = Place("csem", str(shards), str(folder), "val/scene_accuracy", str(cache), workers=workers)
             with Progress("confirm", 1, 3) as progress:
-                run_phase(ledger, place, progress, concurrent=1, cpus=1)
+                run_phase(
+                    ledger, place, progress, room=Room(Share(workers, 1.0, 0.0, at_once=1), progress.say)
+                )
             (row,) = ledger.rows()
             assert row["state"] == "COMPLETE" and row["test/scene_accuracy"] is not None
             curves[workers] = read_epochs(folder / "runs" / "t0000-r1")

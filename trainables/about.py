@@ -3,7 +3,9 @@ in a few lines for the terminal."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,32 +15,41 @@ import torch
 from datasets.shards import Index
 from datasets.storage import shown
 from searchspace import record
+from searchspace.study import clock
 from trainables import names
 from trainables.registry import family
-from trainables.request import Request
+from trainables.request import EXTENSIBLE, Request
 
 PROJECT = Path(__file__).resolve().parents[1]
 
 
 def describe_study(
-    study: Path, request: Request, index: Index, concurrent: int, planned: dict[str, Any]
+    study: Path, request: Request, index: Index, machines: dict[str, Any], planned: dict[str, Any]
 ) -> dict[str, Any]:
     """study.json: what was asked, of what, with what."""
     about = record.read(study) | record.provenance(PROJECT)
+    objective, second = request.goals()
     about["hardware"] |= {"gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}
     about |= {name: getattr(request, name) for name in ("family", "sampler", "pruner", "seed")}
     about |= request.budget()._asdict()
     return (
         about
         | planned
+        | machines
         | {
+            "request": about["request"] | {name: getattr(request, name) for name in EXTENSIBLE},
             "status": "running",
             "command": about.get("command", [shown(word) for word in sys.argv]),
-            "objective": {"metric": request.objective, "mode": "max"},
-            "concurrent": concurrent,
+            "objective": {"metric": objective, "mode": "max"},
+            "second": second and {"metric": second.name, "mode": "max" if second.maximize else "min"},
+            "limits": request.limits(),
+            "spending": request.spending()._asdict(),
             "data": about_data(index),
             "published": [
-                asdict(row) for row in family(request.family).published if row.metric in names.METRICS
+                asdict(row)
+                for name in request.families()
+                for row in family(name).published
+                if row.metric in names.METRICS
             ],
         }
     )
@@ -62,6 +73,9 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
         f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation "
         f"clips of {data['seconds']:g} s"
     )
+    grows = f", may grow to {about['may_grow_to']}" if about["may_grow_to"] else ""
+    memory = f", up to {about['memory'] / 1e9:.1f} GB" if about.get("memory") else ""
+    print(f"machines {about['nodes']}{grows}; a trial takes {about['trial_takes']}{memory}")
     if about["request"]["events"] not in (None, "labels"):
         print(f"events   {about['request']['events']}: {len(data['events'])} event labels")
     if "table" in about:
@@ -71,7 +85,17 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
             f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} "
             f"+ {about['pruner']}, {about['concurrent']} at a time"
         )
+        second, spending = about["second"], about["spending"]
+        if second:
+            first = about["objective"]["metric"]
+            print(f"for      {first} (max) against {second['metric']} ({second['mode']})")
+        if any(spending.values()):
+            asked = [f"{spending['epochs']} epochs"] if spending["epochs"] else []
+            asked += [clock(spending["seconds"])] if spending["seconds"] else []
+            print(f"budget   {' and '.join(asked)} for the search")
         print(f"confirm  the best {about['confirm']} over {about['seeds']} fresh seeds each")
+    for line in about.get("notes", ()):
+        print(f"note     {line}")
     if about["pins"]:
         print(
             "fixed    "
@@ -80,6 +104,13 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
                 for k, v in about["pins"].items()
             )
         )
+
+
+def list_refused(study: Path, refused: Sequence[Mapping[str, Any]]) -> None:
+    """refused.json: the configurations that were over a limit, each with the reason."""
+    if refused:
+        (study / "refused.json").write_text(json.dumps(list(refused), indent=1))
+        print(f"refused  {len(refused)} configurations over a limit; each with its reason: refused.json")
 
 
 def print_rows(about: dict[str, Any]) -> None:

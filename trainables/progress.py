@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -30,6 +30,10 @@ class Progress:
         self.counted: set[str] = set()
         self.best: tuple[float, Job] | None = None
         self.began, self.ended_here = time.monotonic(), 0
+        self.checkpoint_bytes: int | None = None
+        self.rates: dict[str, tuple[float, float]] = {}  # clips/s and share waited for data, of those running
+        self.restarts = 0
+        self.watch: Callable[[Mapping[str, float]], None] | None = None  # is told `figures` at every change
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Progress:
@@ -47,16 +51,23 @@ class Progress:
 
     def epoch(self, job: Job, metrics: Mapping[str, Any], value: float) -> None:
         self.running[job.folder] = (job, int(metrics["epoch"]), value)
+        self.rates[job.folder] = (
+            metrics.get("train/clips_per_second", 0.0),
+            metrics.get("train/data_wait", 0.0),
+        )
         if self.best is None or value > self.best[0]:
             self.best = (value, job)
         self._draw()
 
     def restarted(self, job: Job, error: str) -> None:
         self.running.pop(job.folder, None)
+        self.rates.pop(job.folder, None)
+        self.restarts += 1
         self.console.print(Text(f"{self.phase}  {_name(job)}  starts again: {error}"), soft_wrap=True)
 
     def finished(self, job: Job, outcome: str, reason: str) -> None:
         _, epoch, value = self.running.pop(job.folder, (job, 0, None))
+        self.rates.pop(job.folder, None)
         if job.folder not in self.counted:  # one that waited may end again
             self.counted.add(job.folder)
             self.ended += 1
@@ -69,7 +80,25 @@ class Progress:
         self.console.print(Text(line), soft_wrap=True)
         self._draw()
 
+    def say(self, line: str) -> None:
+        """A line above the view, of something that is nobody's in particular."""
+        self.console.print(Text(f"{self.phase}  {line}"), soft_wrap=True)
+
+    def figures(self) -> dict[str, float]:
+        """The phase in numbers, by the names that `gauges` knows."""
+        speeds, waits = zip(*self.rates.values()) if self.rates else ((), ())
+        best = {"best_score": self.best[0]} if self.best else {}
+        return best | {
+            "running_trials": len(self.running),
+            "ended_trials": self.ended,
+            "restarted_trials": self.restarts,
+            "clips_per_second": sum(speeds),
+            "data_wait": sum(waits) / len(waits) if waits else 0.0,
+        }
+
     def _draw(self) -> None:
+        if self.watch:
+            self.watch(self.figures())
         if self.console.is_terminal:
             self.live.update(Group(self._table(), Text(self._summary())), refresh=True)
 
@@ -90,12 +119,14 @@ class Progress:
             parts.append(f"remaining about {_clock(elapsed / self.ended_here * (self.jobs - self.ended))}")
         if self.best:
             parts.append(f"best so far {self.best[0]:.4f} ({_name(self.best[1])})")
+        if self.checkpoint_bytes is not None:
+            parts.append(f"checkpoints {self.checkpoint_bytes / 1e6:.1f} MB")
         return ", ".join(parts)
 
 
 def describe(values: Mapping[str, Any]) -> str:
     """A configuration in few words, the structural knobs first."""
-    first = [str(values[k]) for k in ("backbone", "framework") if k in values]
+    first = [str(values[k]) for k in ("family", "backbone", "framework") if k in values]
     rest = [
         f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}"
         for k, v in values.items()

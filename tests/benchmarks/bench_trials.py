@@ -28,6 +28,7 @@ from ray import tune
 from datasets import synthetic
 from searchspace.methods import PRUNERS
 from searchspace.study import Job, Ledger, open_storage, sqlite_url
+from trainables.cluster import Room, Share
 from trainables.folder import read_epochs
 from trainables.progress import Progress
 from trainables.trial import Place, run_phase
@@ -47,7 +48,7 @@ def ours(folder: Path, trials: int) -> tuple[list[float], float]:
     place = Place("csem", str(folder / "shards"), str(folder), "val/scene_accuracy", str(folder / "cache"))
     started = time.perf_counter()
     with Progress("bench", trials, 1, stream=io.StringIO()) as progress:
-        run_phase(ledger, place, progress, concurrent=1, cpus=1)
+        run_phase(ledger, place, progress, room=Room(Share(1, 1.0, 0.0, at_once=1), progress.say))
     wall = time.perf_counter() - started
     rows = ledger.rows()
     training = [read_epochs(folder / row["folder"])[0]["train/seconds"] for row in rows]
