@@ -16,7 +16,7 @@ import study_folders as folders
 from PIL import Image
 
 import reports
-from reports import collect, drawing, figures, findings
+from reports import collect, drawing, figures, findings, picture
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome")
@@ -133,6 +133,30 @@ def test_the_screenshots_and_the_print_have_ink(page: Path, tmp_path: Path) -> N
         assert "Where the numbers come from" in words and "trainables.train" in words
 
 
+@NEEDS_CHROMIUM
+@pytest.mark.slow
+def test_a_picture_of_the_page_is_small(page: Path, tmp_path: Path) -> None:
+    out = tmp_path / "top.png"
+    assert picture.main([str(page), "--out", str(out), "--width", "1000", "--height", "1200"]) == 0
+    assert Image.open(out).size == (1000, 1200) and out.stat().st_size < 200_000
+
+
+def test_a_picture_without_a_page_or_a_browser_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, out = tmp_path / "page.html", str(tmp_path / "out.png")
+    assert picture.main([str(page), "--out", out]) == 2
+    assert (
+        capsys.readouterr().err == f"error: {page}: no such page; python -m reports STUDY makes report.html\n"
+    )
+    page.write_text("<p>x</p>")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert picture.main([str(page), "--out", out]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: no browser to take a picture with; looked for chromium,"
+    )
+
+
 def test_every_figure_of_the_page_has_ink_in_its_plot_without_a_browser(tmp_path: Path) -> None:
     study = collect.load(folders.searched(tmp_path, 40, confirmed=3, seeds=3))
     found = figures.importance(study.runs, findings.searched_knobs(study), epochs=9, mode="max")
@@ -151,8 +175,8 @@ def test_every_figure_of_the_page_has_ink_in_its_plot_without_a_browser(tmp_path
         figures.draw_event_precision: figures.event_precision(study, ranking.best.trial),
     }
     for draw, info in drawn.items():
-        for picture in drawing.render(draw, info):  # type: ignore[arg-type]
-            pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
+        for png in drawing.render(draw, info):  # type: ignore[arg-type]
+            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
             rows, columns, _ = pixels.shape
             middle = pixels[rows // 6 : -rows // 6, columns // 6 : -columns // 8]
             coloured = (middle.max(axis=2) - middle.min(axis=2)) > 60  # blue, red, green: data, not frame
