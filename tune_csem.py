@@ -34,16 +34,16 @@ from searchspace import record
 from searchspace import tables as paper_tables
 from searchspace.hold import hold
 from searchspace.methods import PRUNERS
+from searchspace.race import EVERYONE, Race
 from searchspace.study import (
     Ledger,
     Proposals,
-    confirmation,
     now,
     open_storage,
     sqlite_url,
 )
 from searchspace.warm_start import warm_started
-from trainables import retention
+from trainables import confirm, retention
 from trainables.about import describe_study, list_refused, print_plan
 from trainables.analyse import analyse_winner
 from trainables.cluster import Room, Share, check_nodes, connect, live_nodes, plan_of, possible_nodes
@@ -51,6 +51,7 @@ from trainables.export import export_best, measure_winner
 from trainables.goals import PREDICTED
 from trainables.printed import analyse_rows, here
 from trainables.progress import Progress
+from trainables.registry import family
 from trainables.request import Request, begin, local_folders, pins_of, refuse_unfit
 from trainables.space import frames_of, notes_of, proposals_of
 from trainables.trial import Place, run_phase
@@ -124,19 +125,25 @@ def search(study: Path, request: Request) -> int:
         list_refused(study, searching.refused())
         finalists = searching.best(budget.confirm)
 
-        # Confirm: the best ones at full length over fresh seeds; only these ever see the test split
-        confirming.plan(confirmation(finalists, budget.seeds, request.seed))
-        jobs = len(finalists) * budget.seeds
+        # Confirm: the best race over fresh seeds; the winner's further seeds alone ever see the test split
+        race = Race(finalists, budget.seeds, budget.seeds, request.seed, EVERYONE[request.race])
+        jobs = race.at_most(confirming.rows())
         with Progress("confirm", jobs, budget.epochs, already=confirming.finished()) as progress:
-            room = Room(share, progress.say)
-            run(confirming, progress=progress, room=room, kept=retention.best_seeds)
+            room, ended = (
+                Room(share, progress.say),
+                confirm.follow(study, race, confirming, progress, tables.refresh),
+            )
+            run(confirming, progress=progress, room=room, ended=ended, kept=retention.best_seeds)
 
     # The winner, the report
-    model = export_best(study, request.family, index)
+    model = export_best(study, request.family, index, record.read(study).get("race"))
     if model:
         print(analyse_winner(model, source))
         print(measure_winner(model, source))
-    record.write(study, about | {"status": "complete", "finished": now(), "disk": record.disk_use(study)})
+    record.write(
+        study,
+        record.read(study) | {"status": "complete", "finished": now(), "disk": record.disk_use(study)},
+    )
     page = reports.build(study)
     print(summary(collect.load(study)))
     print(
@@ -154,7 +161,8 @@ def rerun(study: Path, request: Request) -> int:
     refuse_unfit(index, record.read(study), test=any(one.test for one in made.configurations))
     baseline = paper_tables.baseline_line(made, request.baseline)
     share = machines(request, study, index)
-    planned = {"pins": request.pins(), "space": {}, "table": paper_tables.as_record(made, baseline)}
+    table = paper_tables.as_record(made, baseline, family(request.family).published)
+    planned = {"pins": request.pins(), "space": {}, "table": table}
     about = describe_study(study, request, index, plan_of(share), planned)
     record.write(study, about)
     print_plan(study, about)

@@ -1,9 +1,10 @@
 """What is in a shard set:
 
-    python -m datasets.inspect SHARDS [--verify] [--picture FILE.png]
+    python -m datasets.inspect SHARDS [--verify] [--picture FILE.png [--instances]]
 
 Counts, hours, classes, which labels occur together, checksums, and how the set was made. `--verify` reads
-every byte and compares it with the index; `--picture` draws P(event | scene) (datasets/picture.py).
+every byte and compares it with the index; `--picture` draws P(event | scene), or with `--instances` how often
+an event begins in each scene (datasets/picture.py).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import tyro
 
 from datasets import storage
-from datasets.picture import check_picture, draw, relation
+from datasets.picture import check_picture, draw, occurrences, relation
 from datasets.progress import Progress
 from datasets.shards import ClipLabels, Index, Shard, ShardError, read_labels
 
@@ -193,17 +194,26 @@ def _digest(index: Index, shard: Shard) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def inspect(shards: tyro.conf.Positional[str], verify: bool = False, picture: Path | None = None) -> None:
+def inspect(
+    shards: tyro.conf.Positional[str],
+    verify: bool = False,
+    picture: Path | None = None,
+    instances: bool = False,
+) -> None:
     """Counts, hours, classes, which events occur in which scene, and the checksum of a shard set.
 
     Args:
         shards: the folder with index.json, or its URL
         verify: read every shard and compare its SHA-256 with the index
         picture: draw P(event | scene) of the first split into this file (.png, .pdf, .svg)
+        instances: draw instead how many instances of each event each scene has, in all splits together
+            (Imoto et al. 2022, Fig. 1)
     """
     index = Index.load(shards)
     if picture is not None:
         check_picture(picture)
+    elif instances:
+        raise ValueError("--instances says what to draw: give --picture FILE.png too")
     found = {split: contents(index, split) for split in index.splits}
     print(report(index, found))
     if verify:
@@ -211,7 +221,11 @@ def inspect(shards: tyro.conf.Positional[str], verify: bool = False, picture: Pa
         print(f"\n  verified: all {size} bytes of the shards have the SHA-256 of the index")
     if picture is not None:
         split = next(iter(found))
-        shown = relation(index.labels, found[split], split, index.corpus)
+        shown = (
+            occurrences(index.labels, found, index.corpus)
+            if instances
+            else relation(index.labels, found[split], split, index.corpus)
+        )
         draw(shown, picture)
         print(f"\n  {picture}: {shown.title}")
 

@@ -1,13 +1,15 @@
-"""P(event | scene) of a shard set as a picture: one row an event, one column a scene.
+"""P(event | scene) of a shard set as a picture: one row an event, one column a scene. Or how often an event
+begins in the clips of a scene, as in Fig. 1 of Imoto et al. 2022.
 
-`relation` chooses what is shown (numbers and words only), `draw` puts it on paper. Of more events than fit,
-the ones with the highest probability accumulated over the scenes are shown, ties by class index, and the
-title says so. Without scenes there is one column: all clips.
+`relation` and `occurrences` choose what is shown (numbers and words only), `draw` puts it on paper. Of more
+events than fit, the ones with the highest probability (or count) accumulated over the scenes are shown, ties
+by class index, and the title says so. Without scenes there is one column: all clips.
 """
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,12 +26,13 @@ SUFFIXES = (".png", ".pdf", ".svg")
 
 
 class Relation(NamedTuple):
-    """`share` (events, scenes) are probabilities; the events in descending order of their sum."""
+    """`share` (events, scenes) are probabilities, or counts; the events in descending order of their sum."""
 
     title: str
     scenes: tuple[str, ...]
     events: tuple[str, ...]
     share: np.ndarray
+    counts: bool = False
 
 
 def check_picture(path: Path) -> None:
@@ -53,14 +56,32 @@ def relation(
         known = max(found.clips - found.unknown_events, 1)
         scenes, share = ("all clips",), (found.events / known)[None]
         what = f"P(event) in %, {corpus}, {split} (no scenes)"
-    order = np.argsort(-share.sum(axis=0), kind="stable")[:most]
-    if len(order) < len(labels.events):
-        rest = share.sum() - share[:, order].sum()
-        what += (
-            f"\nthe {len(order)} of {len(labels.events)} events with the highest probability accumulated "
+    return _largest(Relation(what, scenes, labels.events, share.T), "probability", most)
+
+
+def occurrences(
+    labels: LabelSpace, found: Mapping[str, Contents], corpus: str, most: int = MOST_EVENTS
+) -> Relation:
+    """How many instances of each event the clips of each scene hold, over all splits `found`. Raises
+    ValueError for a set without scenes, events, or onsets."""
+    if not labels.events or not labels.scenes or not any(c.strong for c in found.values()):
+        raise ValueError("--instances: the set has no scenes with timed events, so there is nothing to count")
+    counts = np.sum([c.instances for c in found.values()], axis=0)
+    what = f"instances of events in the clips of a scene, {corpus}, {' + '.join(found)}"
+    return _largest(Relation(what, labels.scenes, labels.events, counts.T, counts=True), "count", most)
+
+
+def _largest(all_of_it: Relation, quantity: str, most: int) -> Relation:
+    """The `most` events with the largest sums, the largest first; the title says what is left out."""
+    title, scenes, events, share, counts = all_of_it
+    order = np.argsort(-share.sum(axis=1), kind="stable")[:most]
+    if len(order) < len(events):
+        rest = share.sum() - share[order].sum()
+        title += (
+            f"\nthe {len(order)} of {len(events)} events with the highest {quantity} accumulated "
             f"over scenes; the others add {100 * rest / max(share.sum(), 1e-12):.0f} % of it"
         )
-    return Relation(what, scenes, tuple(labels.events[j] for j in order), share[:, order].T)
+    return Relation(title, scenes, tuple(events[j] for j in order), share[order], counts)
 
 
 def draw(shown: Relation, path: Path) -> None:
@@ -87,11 +108,12 @@ def draw(shown: Relation, path: Path) -> None:
         for row, column in np.ndindex(rows, columns):
             value = shown.share[row, column]
             colour = "white" if value > 0.6 * top else "black"
-            axes.text(
-                column, row, percent(float(value), top), ha="center", va="center", fontsize=7, color=colour
-            )
+            text = f"{value:,.0f}" if shown.counts else percent(float(value), top)
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     bar = figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.02)
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+    bar.ax.yaxis.set_major_formatter(
+        lambda value, _: f"{value:,.0f}" if shown.counts else f"{100 * value:.3g} %"
+    )
     bar.outline.set_visible(False)
     lines = [part for line in shown.title.split("\n") for part in textwrap.wrap(line, int(width * 12))]
     figure.suptitle("\n".join(lines), fontsize=10, x=0.01, ha="left")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import reports
-from reports import collect, comparison, findings, notebook, paper_table, tables
+from reports import collect, comparison, findings, notebook, paper_table, race, tables
 
 SHORT = (
     "rank",
@@ -71,6 +71,8 @@ def summary(study: collect.Study) -> str:
     if result.standings:
         table = tables.leaderboard(study, result)
         board = tables.as_text(table, SHORT)
+        if (raced := race.race_info(study, result)) is not None and len(raced.lanes) > 1:
+            board = "\n".join([tables.as_text(race.race_table(raced)), *race.said(raced), board])
     else:
         table = tables.search_leaders(study)
         board = tables.as_text(table) if table.rows else ""

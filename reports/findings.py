@@ -25,6 +25,7 @@ from reports.rank import (
     ranking,
     search_table,
     seeds_to_separate,
+    summarise,
     verdict,
 )
 
@@ -62,6 +63,7 @@ def ranked(study: Study) -> Ranking:
         mode=study.mode,
         test_metric=study.test_metric,
         test_clips=study.test_clips,
+        race=study.record.get("race"),
     )
 
 
@@ -223,13 +225,16 @@ def _compared(study: Study, result: Ranking, best: Standing) -> str:
     if len(result.standings) == 1:
         return "Only one configuration is confirmed, so there is nothing it has been compared with."
     if not result.tied:
-        worst = max(s.p for s in result.standings[1:] if math.isfinite(s.p))
+        tested = [s.p for s in result.standings[1:] if math.isfinite(s.p)]
+        if not tested:
+            return "All others diverged in a seed, so there is nothing it has been compared with."
+        worst = max(tested)
         others = (
             "the other one is"
             if len(result.standings) == 2
             else f"all {len(result.standings) - 1} others are"
         )
-        how = f"{result.test}, p {_equals(worst)} after Holm"
+        how = f"{result.test}, p {_equals(worst)} after {result.correction}"
         return f"As far as seeds go, yes: {others} clearly worse on validation ({how})."
     trials = "trials " + _list([str(best.trial), *(str(s.trial) for s in result.tied)])
     near = result.tied[0]
@@ -238,7 +243,8 @@ def _compared(study: Study, result: Ranking, best: Standing) -> str:
         return text + "With a single seed, or seeds that show no spread, there is no test."
     gap = f"{units.score(abs(near.comparison.difference), on)} {on.points}".rstrip()
     pair = "Their" if len(result.tied) == 1 else f"The nearest two ({best.trial} and {near.trial}):"
-    return f"{text}{pair} validation means lie {gap} apart ({result.test}, p {_equals(near.p)} after Holm)."
+    how = f"{result.test}, p {_equals(near.p)} after {result.correction}"
+    return f"{text}{pair} validation means lie {gap} apart ({how})."
 
 
 def _equals(p: float) -> str:
@@ -267,12 +273,17 @@ def _missing(standing: Standing) -> str:
 
 
 def needed_seeds(result: Ranking) -> int | None:
-    """Seeds each of the top two needs to be separated at the observed difference and pooled spread."""
+    """Seeds each of the top two needs to be separated at the observed difference and spread: that of their
+    differences where they are paired, else their pooled one."""
     if len(result.standings) < 2:
         return None
     first, second = result.standings[0].validation, result.standings[1].validation
     if first.n < 2 or second.n < 2:
         return None
+    if result.test.startswith("paired") and first.n == second.n:
+        gaps = [a - b for a, b in zip(first.values, second.values)]
+        gap = summarise(gaps)
+        return seeds_to_separate(gap.mean, gap.sd, paired=True)
     weights = (first.n - 1, second.n - 1)
     pooled = math.sqrt((first.sd**2 * weights[0] + second.sd**2 * weights[1]) / sum(weights))
     return seeds_to_separate(first.mean - second.mean, pooled)

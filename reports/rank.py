@@ -2,6 +2,8 @@
 
 Configurations are chosen by their validation mean. Test means are reported beside it and choose nothing. Only
 finished trainings of full length are averaged; single search runs have a table of their own (`search_table`).
+Where the study holds a race (searchspace/race.py), the order is the race's, over its own seeds, and the
+headline comes from further seeds, which chose nothing.
 """
 
 from __future__ import annotations
@@ -55,9 +57,13 @@ class Standing(NamedTuple):
     """One confirmed configuration.
 
     rank            1 is best; equal means share a rank
-    p               against the best, Holm-corrected over all comparisons; NaN for the best and if untestable
+    validation      of the seeds that chose
+    headline        the same metric over further seeds; n = 0 without a race
+    p               against the best, corrected over all comparisons (Holm; in a race over its pairs and
+                    looks, and against the trial that put it out); NaN for the best and if untestable
     tied            cannot be told apart from the best, or cannot be tested; False for the best itself
     sampling_error  95 % half-width of the test mean from the choice of clips; NaN if not a share of clips
+    interval        95 % of the test mean with both errors: seeds and choice of clips; NaN likewise
     tests           every test metric by its name without "test/"
     lost            runs not in the mean, by state ("SHORT": finished below full length, "NAN": no score)
     """
@@ -75,6 +81,8 @@ class Standing(NamedTuple):
     config: Mapping[str, Any]
     lost: Mapping[str, int]
     tests: Mapping[str, Summary]
+    headline: Summary
+    interval: tuple[float, float]
 
 
 class Ranking(NamedTuple):
@@ -83,12 +91,14 @@ class Ranking(NamedTuple):
     test      "paired t-test" if all shared repeats ran with the same seeds, else "Welch t-test"
     waiting   confirmed configurations without a single usable run: trial -> why, by state
     differing knobs on which the standings differ
+    correction  what the p values are corrected by
     """
 
     standings: tuple[Standing, ...]
     waiting: Mapping[int, Mapping[str, int]]
     test: str
     differing: tuple[str, ...]
+    correction: str = "Holm"
 
     @property
     def best(self) -> Standing | None:
@@ -206,30 +216,33 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def seeds_to_separate(difference: float, sd: float, power: float = POWER, alpha: float = ALPHA) -> int | None:
+def seeds_to_separate(
+    difference: float, sd: float, power: float = POWER, alpha: float = ALPHA, *, paired: bool = False
+) -> int | None:
     """Seeds each of two configurations needs so that a two-sided t-test sees `difference` with `power`.
 
-    None when it cannot be said: no difference, no spread known, or beyond a million seeds.
+    `sd` is a configuration's own, or with `paired` that of the differences. None when it cannot be said: no
+    difference, no spread known, or beyond a million seeds.
     """
     if not (math.isfinite(difference) and math.isfinite(sd)) or difference == 0 or sd <= 0:
         return None
     effect = abs(difference) / sd
     low, high = 1, 2
-    while _power(effect, high, alpha) < power:
+    while _power(effect, high, alpha, paired) < power:
         low, high = high, high * 2
         if high > 1_000_000:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(effect, middle, alpha) >= power else (middle, high)
+        low, high = (low, middle) if _power(effect, middle, alpha, paired) >= power else (middle, high)
     return high
 
 
-def _power(effect: float, n: int, alpha: float) -> float:
+def _power(effect: float, n: int, alpha: float, paired: bool) -> float:
     """Power of the two-sided t-test, n runs each, for a difference of `effect` standard deviations."""
-    df = 2 * n - 2
+    df = n - 1 if paired else 2 * n - 2
     critical = stats.t.ppf(1 - alpha / 2, df)
-    centre = effect * math.sqrt(n / 2)
+    centre = effect * math.sqrt(n if paired else n / 2)
     return float(stats.nct.sf(critical, df, centre) + stats.nct.cdf(-critical, df, centre))
 
 
@@ -238,6 +251,23 @@ def sampling_error(share: float, clips: int | None) -> float:
     if not clips or not math.isfinite(share) or not 0 <= share <= 1:
         return NAN
     return float(stats.norm.ppf(1 - ALPHA / 2)) * math.sqrt(share * (1 - share) / clips)
+
+
+def with_clips(summary: Summary, clips: int | None) -> tuple[float, float]:
+    """95 % interval of a mean share of clips over seeds that allows for the choice of clips too.
+
+    The variances of both add up (they are independent), with Welch-Satterthwaite degrees of freedom. A
+    binomial variance is the most that clips can add to a mean over seeds. NaN for one seed, or no share.
+    """
+    share = summary.mean
+    if summary.n < 2 or not clips or not 0 <= share <= 1:
+        return NAN, NAN
+    seeds, choice = summary.sd**2 / summary.n, share * (1 - share) / clips
+    if seeds + choice == 0:
+        return share, share
+    df = (seeds + choice) ** 2 / (seeds**2 / (summary.n - 1)) if seeds else math.inf
+    half = float(stats.t.ppf(1 - ALPHA / 2, df)) * math.sqrt(seeds + choice)
+    return share - half, share + half
 
 
 # --- the confirmed ------------------------------------------------------------------------------------------
@@ -255,33 +285,81 @@ def ranking(
     mode: str = "max",
     test_metric: str = "",
     test_clips: int | None = None,
+    race: Mapping[str, Any] | None = None,
 ) -> Ranking:
     """Rank the configurations of the confirmation phase by the mean of `score`.
 
     epochs       full length; shorter runs are left out and counted in `lost`
     test_metric  column reported, never ranked by; test_clips sizes its sampling error if a share of clips
+    race         study.json's; without one (older studies) every confirmation run chooses and is tested
     """
     confirm = runs[runs["phase"] == "confirm"]
-    groups = _by_trial(usable(confirm, epochs))
     lost = {trial: _lost(group, epochs) for trial, group in _by_trial(confirm).items()}
+    groups = _by_trial(usable(confirm, epochs))
     waiting = {trial: counts for trial, counts in lost.items() if trial not in groups}
     if not groups:
         return Ranking((), waiting, "", ())
-    sign = -1 if mode == "max" else 1
-    order = sorted(groups, key=lambda t: (sign * groups[t]["score"].mean(), -len(groups[t]), t))
-    best, others = groups[order[0]], [groups[t] for t in order[1:]]
-    paired = bool(others) and all(_same_seeds(best, other) for other in others)
-    comparisons = [_against(best, other, paired) for other in others]
-    corrected = holm([c.p for c in comparisons])
     clips = test_clips if is_share_of_clips(test_metric) else None
+    paired = True
+    if race:
+        judged = _as_raced(groups, race)
+    else:
+        sign = -1 if mode == "max" else 1
+        order = sorted(groups, key=lambda t: (sign * groups[t]["score"].mean(), -len(groups[t]), t))
+        best, others = groups[order[0]], [groups[t] for t in order[1:]]
+        paired = bool(others) and all(_same_seeds(best, other) for other in others)
+        comparisons = [_against(best, other, paired) for other in others]
+        corrected = holm([c.p for c in comparisons])
+        judged = [
+            _Judged(t, groups[t], None, comparison, p, comparison is not None and not p < ALPHA)
+            for t, comparison, p in zip(order, [None, *comparisons], [NAN, *corrected])
+        ]
     standings: list[Standing] = []
-    for trial, comparison, p in zip(order, [None, *comparisons], [NAN, *corrected]):
-        standing = _standing(trial, groups[trial], comparison, p, test_metric, clips, lost[trial])
-        above = standings[-1] if standings else None
+    for one in judged:
+        standing = _standing(one, test_metric, clips, lost[one.trial])
+        above = standings[-1] if standings and not race else None
         alike = above is not None and above.validation.mean == standing.validation.mean
         standings.append(standing._replace(rank=above.rank if above and alike else len(standings) + 1))
     test = "paired t-test" if paired else "Welch t-test"
-    return Ranking(tuple(standings), waiting, test, differing([s.config for s in standings]))
+    correction = "correction for pairs and looks" if race else "Holm"
+    return Ranking(tuple(standings), waiting, test, differing([s.config for s in standings]), correction)
+
+
+class _Judged(NamedTuple):
+    """A configuration in its place: the runs that chose, those of the headline (None: the same ones)."""
+
+    trial: int
+    chose: pd.DataFrame
+    further: pd.DataFrame | None
+    comparison: Comparison | None
+    p: float
+    tied: bool
+
+
+def _as_raced(groups: Mapping[int, pd.DataFrame], race: Mapping[str, Any]) -> list[_Judged]:
+    """Those still in, as the race orders them, then those that are out, the last out first."""
+    out = {drop["trial"]: drop for drop in race["dropped"]}
+    counted = {t: int(out[t]["after"]) if t in out else int(race["seeds"]) for t in groups}
+    chose = {t: group[group["repeat"] <= counted[t]] for t, group in groups.items()}
+    further = {t: group[group["repeat"].isin(race["headline"])] for t, group in groups.items()}
+    alive = [t for t in race["alive"] if t in groups]
+    left = sorted(
+        (t for t in groups if t not in alive), key=lambda t: (-counted[t], -chose[t]["score"].mean(), t)
+    )
+    first = (alive or left)[0]
+    last = race["looks"].get(str(race["rounds"]))
+    judged = []
+    for trial in [*alive, *left]:
+        comparison = _against(chose[first], chose[trial], paired=True) if trial != first else None
+        p = NAN
+        if trial in out and out[trial]["p"] is not None:
+            p = min(1.0, out[trial]["p"] * race["level"] / out[trial]["level"])
+        elif comparison is not None and trial in alive and last:
+            p = min(1.0, comparison.p * race["level"] / last)
+        judged.append(
+            _Judged(trial, chose[trial], further[trial], comparison, p, trial in alive and trial != first)
+        )
+    return judged
 
 
 def _by_trial(runs: pd.DataFrame) -> dict[int, pd.DataFrame]:
@@ -291,30 +369,26 @@ def _by_trial(runs: pd.DataFrame) -> dict[int, pd.DataFrame]:
     }
 
 
-def _standing(
-    trial: int,
-    group: pd.DataFrame,
-    comparison: Comparison | None,
-    p: float,
-    test_metric: str,
-    clips: int | None,
-    lost: Mapping[str, int],
-) -> Standing:
-    test = summarise(group[test_metric].tolist() if test_metric in group else [])
+def _standing(one: _Judged, test_metric: str, clips: int | None, lost: Mapping[str, int]) -> Standing:
+    tested = one.chose if one.further is None else one.further
+    known = one.chose if len(one.chose) else tested  # a single finalist has further seeds only
+    test = summarise(tested[test_metric].tolist() if test_metric in tested else [])
     return Standing(
         rank=0,
-        trial=trial,
-        validation=summarise(group["score"].tolist()),
+        trial=one.trial,
+        validation=summarise(known["score"].tolist()),
         test=test,
-        comparison=comparison,
-        p=p,
-        tied=comparison is not None and not p < ALPHA,
+        comparison=one.comparison,
+        p=one.p,
+        tied=one.tied,
         sampling_error=sampling_error(test.mean, clips),
-        parameters=float(group["parameters"].iloc[0]),
-        origin=str(group["origin"].iloc[0]),
-        config=_config(group.to_dict("records")[0]),
-        tests=_tests(group),
+        parameters=float(known["parameters"].iloc[0]),
+        origin=str(known["origin"].iloc[0]),
+        config=_config(known.to_dict("records")[0]),
+        tests=_tests(tested),
         lost=lost,
+        headline=summarise([] if one.further is None else one.further["score"].tolist()),
+        interval=with_clips(test, clips),
     )
 
 
@@ -410,7 +484,8 @@ def verdict(
     if why or result.best is None:
         return _refused(why or "nothing of ours is confirmed yet")
     labels = not events or row.get("events") in (None, "", events.removesuffix(":0"))
-    same = next((s for s in result.standings if labels and _agrees(row.get("values") or {}, s.config)), None)
+    tested = [s for s in result.standings if s.test.n or s is result.best]
+    same = next((s for s in tested if labels and _agrees(row.get("values") or {}, s.config)), None)
     standing, against = (same, "the same configuration") if same else (result.best, "the winner")
     found = judge(standing.tests.get(str(row.get("metric")), summarise([])), row, mode)
     comparable = not found.word.startswith(NOT_COMPARABLE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -88,7 +88,7 @@ class Ledger:
     """The trials of one phase ("search", "confirm", "table"): who runs, what came out, and whether to go on.
 
     Higher objective values are better. `proposals` makes new trials; without it the ledger only hands out
-    planned ones.
+    planned ones. `more`, where it is set, is shown the rows once these are out and gives the next jobs.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class Ledger:
     ) -> None:
         self.phase, self.pruner, self.proposals, self._storage = phase, pruner, proposals, storage
         self.second, self.spending = second, spending
+        self.more: Callable[[Sequence[Mapping[str, Any]]], Iterable[Job]] | None = None
         name = f"{study} {phase}".strip()
         directions = [StudyDirection.MAXIMIZE]
         if second:
@@ -118,6 +119,9 @@ class Ledger:
         """The next planned job, a training that is to go on, or a fresh proposal; None when there is none (at
         the moment, if trainings are under way)."""
         planned = any(t.state == TrialState.WAITING for t in self._trials())
+        if self.more and not planned:
+            self.plan(jobs := list(self.more(self.rows())))
+            planned = bool(jobs)
         if self.proposals is None:
             return self._job(self._trials()[self.study.ask().number]) if planned else None
         if self.spent():
@@ -535,27 +539,6 @@ class Ledger:
             **{f"config.{name}": value for name, value in job.values.items()},
             **details.get("metrics", {}),
         }
-
-
-def confirmation(finalists: Iterable[Job], seeds: int, study_seed: int) -> list[Job]:
-    """Jobs that re-run each finalist at full length over fresh seeds, the first seed of all before the second
-    of any."""
-    return [
-        Job(
-            number=-1,
-            trial=job.trial,
-            repeat=repeat,
-            phase="confirm",
-            values=job.values,
-            seed=seed_for(study_seed, job.values, repeat),
-            epochs=job.epochs,
-            folder=run_folder(job.trial, repeat),
-            origin=job.origin,
-            test=True,
-        )
-        for repeat in range(1, seeds + 1)
-        for job in finalists
-    ]
 
 
 def now() -> str:

@@ -20,6 +20,7 @@ from searchspace.study import Job, run_folder, seed_for
 
 PHASE = "table"
 AUDIOSET_CLASSES = 527
+CORRELATION = "pearson_"  # … of the size named after it with scene accuracy
 SAME_TRAINING = ("precision", "activation_checkpointing", "pretrained", "accept_mismatch")
 NUMERALS = {"I": 1, "V": 5, "X": 10}
 
@@ -83,19 +84,41 @@ def names(published: Iterable[Published]) -> list[str]:
 
 
 def rows_of(published: Sequence[Published], table: str, lines: str = "") -> list[Published]:
-    """The rows of a table ("VII", "vii" or "7"), all or those on `lines` ("1,2,14"), in its order.
+    """The rows of a table ("VII", "vii" or "7"), all or those on `lines` ("1,2,14"), in its order; of
+    several ("3,4") whose lines are numbered alike, one table's after the other's.
 
-    Raises ValueError for an unknown table or line, with those there are.
+    Raises ValueError for an unknown table or line, with those there are, and for tables in which one line is
+    two different rows.
     """
-    known = names(published)
-    found = [name for name in known if table.lower() == name.lower() or table == str(_number(name))]
-    if not found:
-        papers = ", ".join(dict.fromkeys(row.paper for row in published))
-        raise ValueError(f"--table {table}: {papers} has no such table; known: {', '.join(known)}")
-    rows = sorted((row for row in published if row.table == found[0]), key=lambda row: row.line)
+    found = list(dict.fromkeys(_table(published, word.strip()) for word in table.split(",")))
+    rows = sorted(
+        (row for row in published if row.table in found), key=lambda row: (found.index(row.table), row.line)
+    )
+    if len(found) > 1:
+        _refuse_other_lines(rows)
     there = sorted({row.line for row in rows})
     wanted = _lines(lines, there) if lines else there
     return [row for row in rows if row.line in wanted]
+
+
+def _table(published: Sequence[Published], asked: str) -> str:
+    known = names(published)
+    for name in known:
+        if asked.lower() == name.lower() or asked == str(_number(name)):
+            return name
+    papers = ", ".join(dict.fromkeys(row.paper for row in published))
+    raise ValueError(f"--table {asked}: {papers} has no such table; known: {', '.join(known)}")
+
+
+def _refuse_other_lines(rows: Iterable[Published]) -> None:
+    first: dict[int, Published] = {}
+    for row in rows:
+        other = first.setdefault(row.line, row)
+        if other.table != row.table and other.row != row.row:
+            raise ValueError(
+                f"--table {other.table},{row.table}: row {row.line} is {other.row!r} in {other.table} and "
+                f"{row.row!r} in {row.table}; run them one after the other"
+            )
 
 
 def _lines(text: str, there: Sequence[int]) -> list[int]:
@@ -135,10 +158,11 @@ def plan(rows: Sequence[Published], pins: Mapping[str, Any], here: Here) -> Plan
         trial = _configuration(configurations, row, values, source)
         unlike = [*_unlike(row, values, here), *unlike, *_altered(row, values, source, pins, here)]
         planned.append(Row(row, trial, "", tuple(unlike)))
+    tables = list(dict.fromkeys(row.table for row in rows))
     if not configurations:
         reasons = "; ".join(dict.fromkeys(row.why for row in planned))
-        raise ValueError(f"--table {rows[0].table}: none of its {len(rows)} rows can be run: {reasons}")
-    return Plan(rows[0].table, tuple(planned), tuple(configurations))
+        raise ValueError(f"--table {','.join(tables)}: none of its {len(rows)} rows can be run: {reasons}")
+    return Plan(" and ".join(tables), tuple(planned), tuple(configurations))
 
 
 def jobs(configurations: Iterable[Configuration], seeds: int, study_seed: int, epochs: int) -> list[Job]:
@@ -162,13 +186,15 @@ def jobs(configurations: Iterable[Configuration], seeds: int, study_seed: int, e
     ]
 
 
-def as_record(made: Plan, baseline: int) -> dict[str, Any]:
-    """The plan as study.json keeps it and reports read it; the others are compared with line `baseline`."""
+def as_record(made: Plan, baseline: int, published: Iterable[Published] = ()) -> dict[str, Any]:
+    """The plan as study.json keeps it and reports read it; the others are compared with line `baseline`.
+    "quoted" are the correlations that the paper, all of whose rows are `published`, gives in its text."""
     columns = ("row", "line", "corpus", "split", "metric", "value", "spread", "spread_kind")
     return {
         "name": made.table,
         "paper": made.rows[0].published.paper,
         "baseline": baseline,
+        "quoted": {row.metric: row.value for row in published if row.metric.startswith(CORRELATION)},
         "rows": [
             {name: getattr(row.published, name) for name in columns}
             | {"trial": row.trial, "why": row.why, "unlike": list(row.unlike)}

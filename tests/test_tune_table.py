@@ -75,6 +75,15 @@ def test_a_table_run_is_taken_up_again_and_stands_beside_the_papers(
         ({"rows": "1"}, "--rows 1: only with --table"),
         ({"baseline": 2}, "--baseline 2: only with --table"),
         ({"table": "VII", "set": (("lambda=1",),)}, "unknown knob 'lambda'"),
+        (
+            {"family": "resnet_aet", "table": "fig2"},
+            "--table fig2: Parikh et al. 2022 gives no epochs; say how many: --epochs N",
+        ),
+        ({"family": "tagvector", "table": "6"}, "--table 6: Jung et al. 2020 gives no epochs"),
+        (
+            {"table": "VII,VIII"},
+            "--table VII,VIII: row 1 is '#1 ast, pretrained' in VII and '#1 pann, pretrained'",
+        ),
     ],
 )
 def test_what_a_table_cannot_be_asked_is_refused_before_anything_begins(
@@ -90,6 +99,8 @@ def test_a_table_is_as_long_and_as_often_as_the_papers() -> None:
     assert Request(table="VII").budget() == (0, 100, 0, 10)
     assert Request(table="XI").budget().epochs == 100
     assert Request(table="VII", seeds=3, epochs=27).budget() == (0, 27, 0, 3)
+    assert Request(family="resnet_aet", table="fig2", epochs=5).budget() == (0, 5, 0, 10)
+    assert Request(family="bigru_mtl", table="3,4").budget() == (0, 300, 0, 10)
     assert Request().budget() == (16, 9, 3, 3)
     assert Request(trials=4, confirm=0).budget() == (4, 9, 0, 3)
 

@@ -93,7 +93,8 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
             asked = [f"{spending['epochs']} epochs"] if spending["epochs"] else []
             asked += [clock(spending["seconds"])] if spending["seconds"] else []
             print(f"budget   {' and '.join(asked)} for the search")
-        print(f"confirm  the best {about['confirm']} over {about['seeds']} fresh seeds each")
+        if about["confirm"]:
+            print(confirmation(about))
     for line in about.get("notes", ()):
         print(f"note     {line}")
     if about["pins"]:
@@ -104,6 +105,17 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
                 for k, v in about["pins"].items()
             )
         )
+
+
+def confirmation(about: dict[str, Any]) -> str:
+    """What the race will cost, in a line."""
+    seeds = about["seeds"]
+    if about["request"].get("race") == "full":
+        return f"confirm  the best {about['confirm']}, each over {seeds} fresh seeds and {seeds} tested ones"
+    return (
+        f"confirm  the best {about['confirm']} race over up to {seeds} fresh seeds each; the winner gets "
+        f"{seeds} more, which are tested"
+    )
 
 
 def list_refused(study: Path, refused: Sequence[Mapping[str, Any]]) -> None:

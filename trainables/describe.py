@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -23,8 +24,8 @@ from datasets.labels import LabelSpace
 from searchspace.pins import parse_settings
 from trainables.contract import AudioFormat, answer_features
 from trainables.memory import training_memory
-from trainables.recipe import configure
-from trainables.registry import family
+from trainables.pretrained import open_source
+from trainables.recipe import configure, shape_of
 
 MEMORY = ("parameters", "gradients", "optimiser", "activations")
 
@@ -62,12 +63,13 @@ def describe(
     "parts" has parameters, trainable and macs of each part of the model. MACs are multiply-accumulates of one
     clip from features to output, convolutions and matrix products only. "memory" is in bytes, of one training
     step of the recipe's batch size on one device (trainables/memory.py); activations in bf16 if the recipe
-    says bf16, else in fp32. Raises ValueError for a configuration that cannot be built.
+    says bf16, else in fp32. Raises ValueError for a configuration that cannot be built, FileNotFoundError for
+    pretrained weights that are not there; whether they fit is not asked.
     """
-    found = family(family_name)
     config, recipe = configure(family_name, values)
-    with torch.device("meta"):
-        model = found.build(config, labels, audio)
+    if recipe.pretrained:
+        open_source(Path(recipe.pretrained))
+    model = shape_of(family_name, config, labels, audio)
     shape = features_shape(model, audio)
     macs = count_macs(model.to("meta"), shape)
     parts = {

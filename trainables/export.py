@@ -45,10 +45,12 @@ from trainables.registry import family
 __all__ = ["load_model"]
 
 
-def export_best(study: Path, family_name: str, index: Index) -> Path | None:
-    """Write best/ from the run `winning_run` picks; None if no run was completed."""
+def export_best(
+    study: Path, family_name: str, index: Index, race: Mapping[str, Any] | None = None
+) -> Path | None:
+    """Write best/ from the run `winning_run` picks; None if no run was completed. `race`: study.json's."""
     runs = pd.read_parquet(study / "trials.parquet")
-    run = winning_run(runs)
+    run = winning_run(runs, race)
     return None if run is None else export_trial(study, runs, run, index, study / "best")
 
 
@@ -236,14 +238,18 @@ def measure_winner(best: Path, source: Source) -> str:
         )
 
 
-def winning_run(runs: pd.DataFrame) -> dict[str, Any] | None:
-    """The run to keep: of the configuration with the best mean validation score among the confirmed, its best
-    seed by validation; without confirmed runs, the best search run. The test split has no say."""
+def winning_run(runs: pd.DataFrame, race: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """The run to keep: of the race's winner the best seed by validation among its tested runs, or without
+    such among all its confirmation runs; without a winner the best search run. The test split has no say."""
     if runs.empty:
         return None
     complete = runs[runs["state"] == "COMPLETE"]
     confirmed = complete[complete["phase"] == "confirm"]
-    if len(confirmed):
+    if race and race["winner"] is not None and len(confirmed):
+        mine = confirmed[confirmed["trial"] == race["winner"]]
+        tested = mine[mine["repeat"].isin(race["headline"])]
+        complete = tested if len(tested) else mine
+    elif len(confirmed):
         means = confirmed.groupby("trial")["score"].mean()
         complete = confirmed[confirmed["trial"] == means.idxmax()]
     if complete.empty:
@@ -328,7 +334,7 @@ def _trials(study: Path) -> pd.DataFrame:
 def _chosen(study: Path, runs: pd.DataFrame, request: Request) -> dict[str, Any]:
     """The row of the run to export: confirmed before searched, then by validation score."""
     if request.trial is None:
-        winner = winning_run(runs)
+        winner = winning_run(runs, record.read(study).get("race"))
         if winner is None:
             raise ValueError(f"{study}: no trial was completed")
         return winner

@@ -79,11 +79,7 @@ def complete(
     """Every knob of a configuration, defaults included. Raises ValueError if it can't be built for these
     clips, or started from the weights it names."""
     config, recipe = configure(family_name, values)
-    try:
-        with torch.device("meta"):  # shapes are checked, nothing is allocated
-            model = family(family_name).build(config, labels, audio)
-    except RuntimeError as error:
-        raise ValueError(f"torch can't build this model: {error}") from error
+    model = shape_of(family_name, config, labels, audio)
     if recipe.pretrained:
         refuse_unfit(model, recipe.pretrained, labels, accept=recipe.accept_mismatch)
     return asdict(config) | asdict(recipe)
@@ -92,6 +88,16 @@ def complete(
 def knobs_of(family_name: str) -> dict[str, Any]:
     """{knob: its type} of a family and its training."""
     return get_type_hints(family(family_name).config) | get_type_hints(Recipe)
+
+
+def shape_of(family_name: str, config: Any, labels: LabelSpace, audio: AudioFormat) -> torch.nn.Module:
+    """The model on torch's meta device: shapes are checked, nothing is allocated. Raises ValueError for one
+    that can't be built."""
+    try:
+        with torch.device("meta"):
+            return family(family_name).build(config, labels, audio)
+    except (RuntimeError, OverflowError) as error:
+        raise ValueError(f"torch can't build this model: {str(error).splitlines()[0]}") from error
 
 
 def parse_pins(family_name: str, settings: Mapping[str, str]) -> dict[str, Any]:

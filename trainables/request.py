@@ -29,6 +29,7 @@ from searchspace.pins import parse_settings
 from searchspace.population import Population
 from searchspace.pruners import Promotion
 from searchspace.published import Published
+from searchspace.race import EVERYONE
 from searchspace.study import Second, Spending, now, without_password
 from trainables import goals
 from trainables.registry import family
@@ -80,11 +81,15 @@ class Request:
     budget_epochs: int | None = None
     """The same in epochs trained, over all trials."""
     epochs: int | None = None
-    """Full length of a training; 9 by default, with --table as many as the paper's."""
+    """Full length of a training; 9 by default, with --table as many as the paper's, where it gives them."""
     confirm: int | None = None
-    """How many of the best are trained again over fresh seeds and tested; 0 for none, 3 by default."""
+    """How many of the best race over fresh seeds; 0 for none, 3 by default."""
     seeds: int | None = None
-    """Fresh seeds for each of those, 3 by default; with --table seeds of every row, 10 by default."""
+    """Seeds of each of those at most, and as many further ones for the winner, which are tested; 3 by
+    default; with --table seeds of every row, 10 by default."""
+    race: str = "drop"
+    """drop: a configuration that another one clearly beats gets no more seeds; full: all get all, and the
+    further, tested ones too."""
     table: str | None = None
     """Instead of a search: train the rows of this table of the family's paper, e.g. VII, as printed."""
     rows: str = ""
@@ -129,11 +134,17 @@ class Request:
     """Start the Ray dashboard (on 127.0.0.1) with a local cluster."""
 
     def budget(self) -> Budget:
-        """How long and how often, with the defaults. Raises ValueError for what is not at least 1."""
+        """How long and how often, with the defaults. Raises ValueError for what is not at least 1, and for a
+        table whose paper gives no epochs."""
         if self.table is None:
             usual = Budget(trials=16, epochs=9, confirm=3, seeds=3)
         else:
-            printed = [row.epochs for row in self.printed() if row.epochs]
+            rows = self.printed()
+            printed = [row.epochs for row in rows if row.epochs]
+            if not printed and self.epochs is None and any(row.trainable for row in rows):
+                raise ValueError(
+                    f"--table {self.table}: {rows[0].paper} gives no epochs; say how many: --epochs N"
+                )
             usual = Budget(trials=0, epochs=mode(printed or [1]), confirm=0, seeds=10)
         for name in ("trials", "epochs", "seeds", "budget_epochs"):
             if (asked := getattr(self, name)) is not None and asked < 1:
@@ -212,6 +223,7 @@ def begin(request: Request) -> tuple[Path, Request]:
     if share is not None and (share < 0 or (share > 1 and share != int(share))):
         raise ValueError(f"--gpus-per-trial {share:g}: expected 0, a share of one GPU, or whole GPUs")
     request.families(), choose("sampler", request.sampler, SAMPLERS)
+    choose("race", request.race, EVERYONE)
     refuse_table_options(request)
     request.goals(), request.limits(), request.spending(), request.method()
     if not 0 <= request.prior <= 1:
@@ -327,6 +339,7 @@ def refuse_table_options(request: Request) -> None:
     search_only = (
         "trials",
         "confirm",
+        "race",
         "sampler",
         "pruner",
         "objective",

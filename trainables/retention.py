@@ -22,10 +22,11 @@ def best(count: int) -> Kept:
 
 
 def best_seeds(ledger: Ledger) -> set[str]:
-    """Each confirmed configuration's best seed by validation: one of them is exported."""
-    found: dict[int, Job] = {}
+    """Each confirmed configuration's best seed by validation, of those tested and of those not: one of them
+    is exported."""
+    found: dict[tuple[int, bool], Job] = {}
     for job in reversed(ledger.best(ledger.finished())):  # best last
-        found[job.trial] = job
+        found[job.trial, job.test] = job
     return {job.folder for job in found.values()}
 
 

@@ -2,7 +2,8 @@
 
 An info whose `note` is not empty has nothing to draw and says why. Scores keep their own unit until drawn.
 `search`, `parallel`, `tradeoff`, `timeline`, `confirmed` and `winner` draw a study, `sweeps` a paper's table
-along one quantity; `maps` and `relations` draw what a study's model has learned.
+along one quantity, `recalls` the confusions of its rows; `maps` and `relations` draw what a study's model has
+learned.
 """
 
 from reports.figures.confirmed import Confirmation, confirmation, contest_rows, draw_confirmation
@@ -11,6 +12,7 @@ from reports.figures.parallel import (
     draw_parallel_coordinates,
     parallel_coordinates,
 )
+from reports.figures.recalls import Recalls, draw_recalls, recalls
 from reports.figures.search import (
     Curve,
     LearningCurves,
@@ -46,6 +48,7 @@ __all__ = [
     "Importance",
     "LearningCurves",
     "ParallelCoordinates",
+    "Recalls",
     "SearchHistory",
     "Slice",
     "Slices",
@@ -62,6 +65,7 @@ __all__ = [
     "draw_importance",
     "draw_learning_curves",
     "draw_parallel_coordinates",
+    "draw_recalls",
     "draw_search_history",
     "draw_slices",
     "draw_sweep",
@@ -71,6 +75,7 @@ __all__ = [
     "importance",
     "learning_curves",
     "parallel_coordinates",
+    "recalls",
     "search_history",
     "slices",
     "table_sweep",

@@ -39,6 +39,7 @@ class Line(NamedTuple):
 
     pearson, spearman  correlation of the points' x with their means; NaN for fewer than 3 points
     reference          mean of the table's baseline row; NaN without one
+    quoted             Pearson's correlation as the paper gives it for this quantity and scene accuracy
     """
 
     column: str
@@ -46,6 +47,7 @@ class Line(NamedTuple):
     pearson: float
     spearman: float
     reference: float
+    quoted: float | None = None
 
 
 class Sweep(NamedTuple):
@@ -103,7 +105,11 @@ def data_sweep(studies: Sequence[Study], of: str, line: int | None = None) -> Sw
         for column in _columns(rows, runs):
             pairs.setdefault(column, []).extend((x, float(value)) for value in runs[column])
     names = [str(study.record["name"]) for study in studies] if of == "study" else []
-    lines = tuple(_line(column, found, math.nan, names) for column, found in pairs.items())
+    quoted = studies[0].record["table"].get("quoted", {}).get(f"pearson_{of}")
+    lines = tuple(
+        _line(column, found, math.nan, names)._replace(quoted=quoted if "/scene_accuracy" in column else None)
+        for column, found in pairs.items()
+    )
     return Sweep(of, lines, "" if lines else "No run has finished yet.")
 
 

@@ -6,7 +6,19 @@ from pathlib import Path
 
 from IPython.display import display
 
-from reports import again, analysis_page, collect, cost, drawing, figures, findings, markup, tables, units
+from reports import (
+    again,
+    analysis_page,
+    collect,
+    cost,
+    drawing,
+    figures,
+    findings,
+    markup,
+    race,
+    tables,
+    units,
+)
 
 study = collect.load(Path.cwd())
 ranking = findings.ranked(study)
@@ -37,8 +49,8 @@ display(
 # %% [markdown]
 # ## Confirmed configurations
 # Each was trained again at full length from fresh seeds. The validation mean alone decides the order; the
-# test split was read once, afterwards. "±" is the standard deviation over seeds; the papers' "±" is the
-# largest deviation from the mean, given in its own column.
+# test split was read once, by the winner's further seeds, which chose nothing. "±" is the standard deviation
+# over seeds; the papers' "±" is the largest deviation from the mean, given in its own column.
 
 # %%
 display(markup.table(tables.leaderboard(study, ranking), empty="No configuration is confirmed yet."))
@@ -60,6 +72,12 @@ if ranking.standings:
             " ones are worse.",
         )
     )
+
+# %%
+raced = race.race_info(study, ranking)
+if raced is not None:
+    display(markup.paragraph("The race:"), markup.table(race.race_table(raced)))
+    display(*(markup.paragraph(sentence, kind="caption") for sentence in race.said(raced)))
 
 # %%
 if ranking.differing:

@@ -55,6 +55,20 @@ if swept.lines:
     )
 
 # %%
+confused = figures.recalls(study)
+if confused.rows:
+    more = f" {units.plural(confused.hidden, 'row')} more not drawn." if confused.hidden else ""
+    display(
+        *markup.figure(
+            figures.draw_recalls,
+            confused,
+            "Confusion matrices of the rows on the test split",
+            "Recall in %: of each true scene's test clips (downwards) the share answered with each scene "
+            f"(across), over all finished seeds of a row.{more}",
+        )
+    )
+
+# %%
 apart = paper_table.knob_table(study, found)
 if apart.rows:
     display(markup.paragraph("What sets them apart:"), markup.table(apart))

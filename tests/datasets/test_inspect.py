@@ -8,7 +8,7 @@ import pytest
 
 from datasets import inspect
 from datasets.labels import LabelSpace
-from datasets.picture import percent, relation
+from datasets.picture import occurrences, percent, relation
 from datasets.shard_writer import Sample, write_split
 from datasets.shards import ClipLabels, Index, make_index, read_labels
 
@@ -93,6 +93,41 @@ def test_instances_of_events_in_each_scene_against_a_slow_loop(
     assert f"instances of an event (train); columns are scenes in the order above\n  bird{' ' * 20}{row}" in (
         capsys.readouterr().out
     )
+
+
+def test_the_picture_of_instances_counts_all_splits(
+    tiny: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fig. 1 of Imoto et al. 2022."""
+    found = {split: inspect.contents(tiny, split) for split in tiny.splits}
+    shown = occurrences(tiny.labels, found, tiny.corpus)
+    for row, event in enumerate(shown.events):
+        for column, scene in enumerate(shown.scenes):
+            slow = sum(
+                name == event
+                for split in tiny.splits
+                for clip in read_labels(tiny, split)
+                for _, _, name in clip.strong or ()
+                if clip.scene == scene
+            )
+            assert shown.share[row, column] == slow
+    sums = shown.share.sum(axis=1)
+    assert sorted(sums, reverse=True) == list(sums) and set(shown.events) == set(tiny.labels.events)
+    picture = tmp_path / "fig1.png"
+    assert inspect.main([str(tiny.root), "--picture", str(picture), "--instances"]) == 0
+    assert f"{picture}: instances of events in the clips of a scene" in capsys.readouterr().out
+    assert matplotlib.image.imread(picture).shape[0] > 100
+    assert inspect.main([str(tiny.root), "--instances"]) == 2
+    assert "give --picture FILE.png too" in capsys.readouterr().err
+
+
+def test_a_set_without_onsets_has_no_instances_to_draw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = build(tmp_path / "a", [ClipLabels("park", ("bird",))], LabelSpace(("park",), ("bird",)))
+    asked = [str(index.root), "--picture", str(tmp_path / "p.png"), "--instances"]
+    assert inspect.main(asked) == 2
+    assert "no scenes with timed events" in capsys.readouterr().err
 
 
 def test_clips_with_unknown_events_have_no_say_in_the_probabilities(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def study(
     scores: Mapping[float, Sequence[float]] = SCORES,
     *,
     others: Sequence[dict] = (),
+    quoted: Mapping[str, float] | None = None,
     **data: Any,
 ) -> collect.Study:
     """A table of α; scores by repeat, lwlrap being α plus a tenth of them."""
@@ -36,7 +37,7 @@ def study(
             about = {"row": f"alpha={alpha:g}", "line": trial + 1, "trial": trial, "metric": metric}
             rows.append(about | {"corpus": "tut2018", "split": "test", "why": "", "unlike": []})
             rows[-1] |= {"value": None, "spread": None, "spread_kind": ""}
-    table = {"name": "fig2", "paper": "Parikh 2022", "baseline": 1, "rows": rows}
+    table = {"name": "fig2", "paper": "Parikh 2022", "baseline": 1, "rows": rows, "quoted": quoted or {}}
     return collect.load(folders.write(folder, runs, table=table, seeds=2, published=[], data=data))
 
 
@@ -82,6 +83,22 @@ def test_one_row_in_studies_of_more_and_more_data(tmp_path: Path) -> None:
     assert scenes.pearson == pytest.approx(slow_pearson(list(hours), list(hours.values())))
     assert [point.x for point in data_sweep(studies, "events").lines[0].points] == [2, 9, 72]
     assert drawing.render(draw_sweep, data_sweep(studies, "hours")).narrow.startswith(b"\x89PNG")
+
+
+def test_the_correlation_that_the_paper_quotes_stands_beside_that_of_scenes(tmp_path: Path) -> None:
+    quoted = {"pearson_hours": 0.89, "pearson_events": 0.24}
+    studies = [
+        study(tmp_path / str(h), {0.95: (v,)}, hours={"train": h}, quoted=quoted)
+        for h, v in ((11, 0.62), (45, 0.63), (360, 0.68))
+    ]
+    found = data_sweep(studies, "hours")
+    assert [line.quoted for line in found.lines] == [0.89, None]
+    said = text(found).split("correlation of hours")
+    assert "(paper 0.89)" in said[1] and "(paper" not in said[2]
+    assert [line.quoted for line in table_sweep(study(tmp_path / "alone", quoted=quoted)).lines] == [
+        None,
+        None,
+    ]
 
 
 def test_studies_side_by_side_may_differ_in_knobs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from searchspace import tables
+from searchspace.papers import imoto2022, parikh2022
 from searchspace.published import Published
 from searchspace.tables import Here
 
@@ -47,6 +48,30 @@ def test_rows_are_found_by_roman_or_plain_number_and_line() -> None:
     for lines in ("3", "1,x", "1,", "0"):
         with pytest.raises(ValueError, match="is no row of this table; expected numbers from 1 to 2"):
             tables.rows_of(published, "VII", lines)
+
+
+def test_tables_whose_lines_are_the_same_rows_are_one_study() -> None:
+    def numbered(table: str, *lines: int) -> list[Published]:
+        return [row(line, table=table, metric=f"of {table}") for line in lines]
+
+    published = [*numbered("3", 2, 1), *numbered("4", 3, 2), row(2, table="5", row="another")]
+    found = tables.rows_of(published, "3,4")
+    assert [(one.table, one.line) for one in found] == [("3", 1), ("3", 2), ("4", 2), ("4", 3)]
+    assert tables.rows_of(published, "3, 3") == tables.rows_of(published, "3")
+    assert [one.table for one in tables.rows_of(published, "4,3", "2")] == ["4", "3"]
+    made = tables.plan(found, {}, here())
+    assert made.table == "3 and 4" and [one.trial for one in made.rows] == [0, 1, 1, 2]
+    with pytest.raises(ValueError, match=r"--table 3,5: row 2 is '#2' in 3 and 'another' in 5; run them one"):
+        tables.rows_of(published, "3,5")
+    with pytest.raises(ValueError, match="--table 9: P has no such table; known: 3, 4, 5"):
+        tables.rows_of(published, "3,9")
+
+
+def test_imotos_tables_3_and_4_share_their_trainings() -> None:
+    rows = tables.rows_of(imoto2022.ROWS, "3,4")
+    assert {one.table for one in rows} == {"3", "4"} and len(rows) == 32 + 25
+    assert len({str(one.values) for one in rows}) == 9
+    assert len({(one.line, one.row) for one in rows}) == 9
 
 
 def test_rows_of_one_training_share_it_and_the_test_split_is_read_only_where_printed() -> None:
@@ -139,6 +164,13 @@ def test_the_baseline_is_a_row_that_runs() -> None:
         (2, 0, ""),
         (3, 1, ""),
     ]
+
+
+def test_the_record_has_the_correlations_of_the_papers_text() -> None:
+    made = tables.plan([row(1)], {}, here())
+    assert tables.as_record(made, 1)["quoted"] == {}
+    kept = tables.as_record(made, 1, parikh2022.ROWS)
+    assert kept["quoted"] == {"pearson_hours": 0.89, "pearson_events": 0.24} and len(kept["rows"]) == 1
 
 
 def test_validation_at_the_training_sites_is_seen_in_the_keys() -> None:

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from searchspace.methods import PRUNERS, SAMPLERS
 from searchspace.pins import agrees, parse_settings
 from searchspace.published import Published
-from searchspace.study import Job, Ledger, Proposals, confirmation, open_storage, seed_for, sqlite_url
+from searchspace.study import Job, Ledger, Proposals, open_storage, seed_for, sqlite_url
 
 
 def suggest(trial: Any) -> dict[str, Any]:
@@ -172,28 +172,6 @@ def test_seeds_depend_on_study_configuration_and_repeat() -> None:
         seed_for(0, values | {"lr": 0.2}, 0),
     }
     assert len(different) == 4 and all(0 <= s < 2**31 for s in different)
-
-
-def test_the_confirmation_plan_is_kept_and_goes_seed_by_seed(tmp_path: Path) -> None:
-    book = ledger(tmp_path, pruner="none", trials=3, epochs=1)
-    run_all(book)
-    finalists = book.best(2)
-    assert [j.number for j in finalists] == sorted((0, 1, 2), key=lambda n: -book.rows()[n]["score"])[:2]
-    plan = confirmation(finalists, seeds=2, study_seed=5)
-    assert [(j.trial, j.repeat) for j in plan] == [(f.trial, r) for r in (1, 2) for f in finalists]
-    assert len({j.seed for j in plan} | {j.seed for j in finalists}) == 6
-    storage = open_storage(sqlite_url(tmp_path / "study.db"))
-    confirm = Ledger(storage, "confirm", pruner=PRUNERS["none"])
-    confirm.plan(plan)
-    first = confirm.next_job()
-    assert (first.trial, first.repeat, first.folder) == (
-        finalists[0].trial,
-        1,
-        f"runs/t{finalists[0].trial:04d}-r1",
-    )
-    reopened = Ledger(open_storage(sqlite_url(tmp_path / "study.db")), "confirm", pruner=PRUNERS["none"])
-    assert reopened.unfinished() == [first]
-    assert [reopened.next_job().repeat for _ in range(3)] == [1, 2, 2] and reopened.next_job() is None
 
 
 def test_enqueued_configurations_run_first_with_their_origin(tmp_path: Path) -> None:

@@ -64,6 +64,11 @@ def test_table_names_knobs_from_either_form_and_the_clip(capsys: pytest.CaptureF
         (["csem", "--scenes", "0"], "--scenes 0"),
         (["csem", "--set", "f_max=30000"], "22050"),
         (["csem", "--set", "n_mels=1000"], "take fewer mel bins"),
+        (
+            ["resnet_aet", "--set", "width=1e9"],
+            "torch can't build this model: Storage size calculation overflowed",
+        ),
+        (["csem", "--set", "pretrained=/no/such"], "pretrained=/no/such: no such file or folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(

@@ -13,6 +13,7 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
+from datasets import subset
 from datasets.labels import LabelSpace
 from datasets.shard_writer import Sample, write_split
 from datasets.shards import ClipLabels, make_index
@@ -120,6 +121,28 @@ def test_a_single_task_run_fills_trunk_and_both_branches(source: Source, tmp_pat
         assert torch.equal(own[f"{task}.block2.conv.weight"], theirs["shared.block2.conv.weight"])
         assert torch.equal(own[f"{task}.fc1.weight"], theirs["scene.fc1.weight"])
     assert run.start.fit.unmatched == ("event_classifier.weight", "event_classifier.bias")
+
+
+def test_events_alone_start_every_framework_of_scenes(shards: Path, source: Source, tmp_path: Path) -> None:
+    """The authors' TinyCNN: trained on AudioSet, which has no scenes."""
+    assert subset.main([str(shards), "--only", "events", "--out", str(tmp_path / "events")]) == 0
+    events = open_source(tmp_path / "events", cache=None)
+    assert not events.index.labels.scenes
+    first = RunFolder(tmp_path / "run", start(events, framework="event_only"), {})
+    epoch = first.next_epoch()
+    assert epoch["val/event_map"] > 0 and "train/term/scene_ce" not in epoch
+    theirs = first.run.model.state_dict()
+    assert not any(name.startswith("scene_classifier") for name in theirs)
+    for framework in ("scene_only", "moe", "csem"):
+        knobs = {"framework": framework, "pretrained": str(tmp_path / "run"), "accept_mismatch": True}
+        run = start(source, **knobs)
+        own = run.model.state_dict()
+        for block in ("block1", "block2"):
+            assert torch.equal(own[f"shared.{block}.conv.weight"], theirs[f"shared.{block}.conv.weight"])
+        assert torch.equal(own["scene.fc1.weight"], theirs["scene.fc1.weight"])
+        assert run.start.fit.unmatched == ("scene_classifier.weight", "scene_classifier.bias")
+        if framework != "scene_only":  # the same events in the same order
+            assert torch.equal(own["event_classifier.weight"], theirs["event_classifier.weight"])
 
 
 def test_a_best_folder_is_a_start_and_loads_without_the_file_it_started_from(

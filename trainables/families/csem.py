@@ -11,6 +11,7 @@ moe         one branch up to and including the embedding, two classifiers on it
 mlhe        shared blocks, then two branches
 mlhe_plus   mlhe with one more FC + ReLU in each branch (Table VI)
 csem        mlhe with the coupling; no more parameters than mlhe
+event_only  moe without the scenes: what is trained on a corpus of events to start the others from
 
 Comparison systems, Tables XI and XIII:
 hierarchical  one branch up to the event embedding, and one more FC + ReLU on it as the scene embedding. With
@@ -55,6 +56,12 @@ Where the paper and the code differ, or the paper is silent, the default is name
 - Pretraining: the paper starts PANN, CNNT and AST from AudioSet weights; the released loops load none.
   Default: none; `pretrained` of the recipe starts from a file (trainables/pretrained.py). PANNs' weights
   belong to 10·log10 mel of 16 or 32 kHz behind a BatchNorm, here they get ln mel scaled bin by bin.
+- TinyCNN's weights, "pretrained for 10 epochs in the balanced subset of 22K audio clips of AudioSet", were
+  not published, and none are shipped here, for AudioSet's clips can't be. From a folder of clips and lists:
+
+    python -m datasets.prepare audioset --source AUDIOSET --out A
+    python -m trainables.train csem --data A --epochs 10 --out T --set framework=event_only backbone=tinycnn
+    python tune_csem.py --table II --data SHARDS --set backbone=tinycnn pretrained=T accept_mismatch=true
 """
 
 from __future__ import annotations
@@ -86,7 +93,7 @@ if TYPE_CHECKING:
 
 Framework = Literal[
     "scene_only", "moe", "mlhe", "mlhe_plus", "csem",
-    "hierarchical", "cross_stitch", "rgasc", "conditional", "joint",
+    "hierarchical", "cross_stitch", "rgasc", "conditional", "joint", "event_only",
 ]  # fmt: skip
 TWO_BRANCHES = ("mlhe", "mlhe_plus", "csem", "rgasc", "conditional")
 WITH_RELATION = ("csem", "rgasc")
@@ -108,7 +115,7 @@ class Config:
     backbone           tinycnn (2 blocks) | cnnt (3 convolution blocks and a self-attention) | pann (6 blocks)
                        | ast (10 encoder blocks) | dcase2018 (2 blocks)
     framework          scene_only | moe | mlhe | mlhe_plus | csem, or hierarchical | cross_stitch | rgasc |
-                       conditional | joint
+                       conditional | joint | event_only
     shared_layers      blocks before the branches part, with two branches only; None = the backbone's, 2 or
                        with ast 4, with dcase2018 1; in cross_stitch 0
     depth              encoder blocks of ast, 1 to 12; None = 10
@@ -200,7 +207,8 @@ class SceneEventModel(nn.Module):
     of each branch, up to the embedding (B, D)), `scene_classifier` and `event_classifier`.
 
     With one branch everything is in `shared` and `scene`, and an event classifier reads the scene embedding
-    (moe); with `hierarchy` everything is in `shared` and `event`, and `scene` reads the event embedding.
+    (moe); without `scene_answers` it is the only one, and the scene logits are zeros. With `hierarchy`
+    everything is in `shared` and `event`, and `scene` reads the event embedding.
     Blocks keep the released code's numbers: `scene.block3` is its conv_block3, `event.block3` its
     conv_block3_event. `stitch` = (same, different) puts cross-stitch units between the branches; `coupled`
     relates the answers through the classifiers, `relation` through what the training labels say.
@@ -221,9 +229,10 @@ class SceneEventModel(nn.Module):
         relation: PriorRelation | SceneCondition | None = None,
         input_norm: bool = False,
         normalise_scene: bool = False,
+        scene_answers: bool = True,
     ) -> None:
         super().__init__()
-        self.frontend = frontend
+        self.frontend, self.scenes = frontend, scenes
         self.bn0 = nn.BatchNorm2d(frontend.n_mels) if input_norm else None
         self.hierarchy = branches == "hierarchy"
         self.shared = trunk(backbone, shared_layers)
@@ -233,10 +242,10 @@ class SceneEventModel(nn.Module):
         self.event = branch(backbone, shared_layers, embedding_layers) if branches != "one" else None
         self.stitches = stitches(backbone, shared_layers, *stitch) if stitch else None
         classifier = backbone.classifier or backbone.linear
-        self.scene_classifier = classifier(backbone.width, scenes)
+        self.scene_classifier = classifier(backbone.width, scenes) if scene_answers else None
         self.event_classifier = classifier(backbone.width, events) if events else None
         self.coupled, self.relation, self.normalise_scene = coupled, relation, normalise_scene
-        if normalise_scene:
+        if normalise_scene and self.scene_classifier is not None:
             with torch.no_grad():
                 self.scene_classifier.weight.copy_(F.normalize(self.scene_classifier.weight))
 
@@ -249,11 +258,15 @@ class SceneEventModel(nn.Module):
             x = self.bn0(x.transpose(1, 3)).transpose(1, 3)  # mel bins as channels
         scene, event = self._embeddings(self.shared(x))
         scene = F.normalize(scene) if self.normalise_scene else scene
-        scene_logits = self.scene_classifier(scene)
+        scene_logits = (
+            scene.new_zeros(len(scene), self.scenes)
+            if self.scene_classifier is None
+            else self.scene_classifier(scene)
+        )
         if self.event_classifier is None:
             return JointOutput(scene_logits, scene_embedding=scene)
         output = JointOutput(scene_logits, self.event_classifier(event), scene, event)
-        if self.coupled:
+        if self.coupled and self.scene_classifier is not None:
             classifiers = self.scene_classifier.weight, self.event_classifier.weight
             scene_by_event, event_by_scene = infer(scene, event, *classifiers)
             return replace(output, scene_from_event=scene_by_event, event_from_scene=event_by_scene)
@@ -282,8 +295,8 @@ def build(config: Config, labels: LabelSpace, audio: AudioFormat) -> SceneEventM
     lacks.
     """
     with_events = config.framework != "scene_only"
-    if not labels.scenes:
-        raise ValueError("family csem needs scene labels; the corpus has none")
+    if not labels.scenes and config.framework != "event_only":
+        raise ValueError("family csem needs scene labels; the corpus has none (event_only does without)")
     if with_events and not labels.events:
         raise ValueError(
             f"framework={config.framework} needs event labels; the corpus has none (scene_only does not)"
@@ -330,13 +343,14 @@ def build(config: Config, labels: LabelSpace, audio: AudioFormat) -> SceneEventM
         relation=RELATIONS[framework](scenes, events) if framework in RELATIONS else None,
         input_norm=given(config.input_norm, framework == "scene_only" and config.backbone == "pann"),
         normalise_scene=given(config.normalise_scene, framework == "csem" and config.backbone == "ast"),
+        scene_answers=framework != "event_only",
     )
 
 
 def terms(config: Config) -> dict[str, Term]:
     if config.framework == "joint":
         return {"scene_event_bce": losses.scene_event_bce}
-    found: dict[str, Term] = {"scene_ce": losses.scene_ce}
+    found: dict[str, Term] = {} if config.framework == "event_only" else {"scene_ce": losses.scene_ce}
     if config.framework != "scene_only":
         found |= (
             {"event_bce": losses.event_bce} if config.event_loss == "bce" else {"event_mse": losses.event_mse}
@@ -371,7 +385,7 @@ def suggest(trial: BaseTrial, labels: LabelSpace) -> dict[str, Any]:
     knobs["framework"] = dimensions.choice(trial, "framework", frameworks)
     if knobs["framework"] in TWO_BRANCHES:
         knobs["shared_layers"] = dimensions.shared_layers(trial, RELEASED[knobs["backbone"]].blocks)
-    if knobs["framework"] not in ("scene_only", "joint"):
+    if knobs["framework"] not in ("scene_only", "joint", "event_only"):
         knobs["w_scene"] = dimensions.scene_weight(trial)
         knobs["w_event"] = dimensions.loss_weight(trial, "w_event")
     if knobs["framework"] in WITH_RELATION:
