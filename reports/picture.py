@@ -68,3 +68,7 @@ def take(page: Path, out: Path, width: int, height: int) -> None:
         whole = Image.open(shot).convert("RGB")
         few = whole.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few.save(out, format="PNG", optimize=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
