@@ -186,9 +186,9 @@ def test_the_command_in_the_report_trains_the_winner_again_to_the_same_numbers(
     (again,) = tmp_path.iterdir()
     seed = json.loads((again / "run.json").read_text())["seed"]
     runs = pd.read_parquet(study / "trials.parquet")
-    first = study / runs[(runs["phase"] == "confirm") & (runs["seed"] == seed)].iloc[0]["folder"]
     winner = json.loads((study / "best" / "model.json").read_text())["run"]["trial"]
-    assert first.name.startswith(f"t{winner:04d}-")
+    same = (runs["phase"] == "confirm") & (runs["seed"] == seed) & (runs["trial"] == winner)
+    (first,) = [study / folder for folder in runs.loc[same, "folder"]]
     ours, theirs = (
         [{k: v for k, v in line.items() if k not in CLOCK} for line in read_epochs(run)]
         for run in (again, first)

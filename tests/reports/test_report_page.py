@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import study_folders as folders
 
@@ -64,6 +65,9 @@ def test_a_whole_study_with_hostile_names(tmp_path: Path, capsys: pytest.Capture
     folder = folders.searched(
         tmp_path / "a study", 24, name=EVIL, data=data, published=published, command=[EVIL]
     )
+    runs = pd.read_parquet(folder / "trials.parquet")
+    runs.loc[runs["state"] != "COMPLETE", "reason"] = "=cmd() failed: " + EVIL
+    runs.to_parquet(folder / "trials.parquet")
     # Neither is ever imported: the study is data.
     (folder / "pandas.py").write_text("raise SystemExit('the study was run as code')")
     (folder / "reports.py").write_text("raise SystemExit('the study was run as code')")
@@ -76,6 +80,7 @@ def test_a_whole_study_with_hostile_names(tmp_path: Path, capsys: pytest.Capture
     page = (folder / "report.html").read_text()
     assert "<script" not in page and "onerror" not in page and page.count("</style>") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt; `rm -rf` $x^2$" in page
+    assert "=cmd() failed: &lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert all(re.fullmatch(r"[A-Z][\w ,-]+", told) for told in re.findall(r'<img alt="([^"]*)"', page))
     pictures = re.findall(r'(?:src|srcset)="([^"]{0,30})', page)
     assert len(pictures) == 20 and all(p.startswith("data:image/png;base64,") for p in pictures)
