@@ -33,16 +33,21 @@ def best_again(study: Study, result: Ranking) -> Again | None:
 
 
 def winner_seeds(study: Study, trial: int) -> tuple[int, ...]:
-    """The seeds of a configuration's finished full-length confirmation runs, in the order of its repeats."""
+    """The seeds of a configuration's finished full-length confirmation runs: those scored on test first, else
+    in the order of its repeats."""
     runs = study.runs
     mine = runs[(runs["trial"] == trial) & (runs["phase"] == "confirm") & (runs["state"] == "COMPLETE")]
-    return tuple(int(seed) for seed in mine[mine["epochs"] >= study.epochs].sort_values("repeat")["seed"])
+    mine = mine[mine["epochs"] >= study.epochs]
+    untested = mine[study.test_metric].isna() if study.test_metric in mine else mine["seed"] < 0
+    ordered = mine.assign(_untested=untested).sort_values(["_untested", "repeat"])
+    return tuple(int(seed) for seed in ordered["seed"])
 
 
 def train_command(study: Study, config: Mapping[str, Any], seed: int | None, out: str = "") -> str:
     """The shell command that trains a configuration again, every word quoted, in lines of a page; `out`: the
     folder to keep the run in, its test score with it."""
-    known = {name: v for name, v in config.items() if name != "family" and v == v}  # NaN: another family's
+    several = "family" in config  # then a knob without a value is another family's, else it is none
+    known = {name: v for name, v in config.items() if name != "family" and not (several and v != v)}
     settings = [f"{name}={text}" for name, value in known.items() if (text := units.knob(value))]
     asked = study.record.get("request") or {}
     events, threads = str(asked.get("events") or "labels"), int(asked.get("cpus_per_trial") or 1)

@@ -1,7 +1,12 @@
-"""Which knobs decided the score: PED-ANOVA over the finished full-length search runs and nothing else."""
+"""Which knobs decided the score: PED-ANOVA over the finished full-length search runs and nothing else.
+
+Optuna does it, in its form for conditional spaces (some weights exist in some frameworks only): the one part
+of a report that needs Optuna, and the only one missing where that is not installed.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import warnings
 from typing import Any, NamedTuple
@@ -45,6 +50,8 @@ def importance(runs: pd.DataFrame, knobs: tuple[str, ...], *, epochs: int, mode:
         return Importance(
             (), len(good), constant, "All runs have the same score, so no knob made a difference."
         )
+    if importlib.util.find_spec("optuna") is None:
+        return Importance((), len(good), constant, "Importance needs Optuna, which is not installed here.")
     with warnings.catch_warnings():  # tqdm's about notebooks, Optuna's about `normalize` being experimental
         warnings.simplefilter("ignore")
         shares = _ped_anova(good, varied, mode)

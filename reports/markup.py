@@ -10,6 +10,7 @@ import base64
 import html
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -26,7 +27,8 @@ PLAIN = "tex2jax_ignore mathjax_ignore"
 GLUE = re.compile(r"(?<=\d) (?=[%±])|(?<=[±=<]) (?=[\d.])|(?<=\b[pn]) (?=[=<])")
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)  # no tuples: IPython would write those out as such instead of asking them
+class Block:
     """Something to show: `html` is safe, `text` is what it says."""
 
     html: str
@@ -36,7 +38,8 @@ class Block(NamedTuple):
         return {"text/html": f'<div class="{PLAIN}">{self.html}</div>', "text/plain": self.text}
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True)
+class Picture:
     """A figure in two widths with its description."""
 
     rendering: drawing.Rendering

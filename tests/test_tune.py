@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -165,6 +167,35 @@ def test_one_trial_can_be_trained_again_to_the_same_numbers(
         {k: v for k, v in line.items() if k not in CLOCK} for line in read_epochs(study / row["folder"])
     ]
     assert ours == theirs
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_command_in_the_report_trains_the_winner_again_to_the_same_numbers(
+    study: Path, cache: Path, tmp_path: Path
+) -> None:
+    shown = re.findall(r'<pre class="command"><code>(.*?)</code>', (study / "report.html").read_text(), re.S)
+    (command,) = [html.unescape(text) for text in shown if "trainables.train " in text]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True, text=True, cwd=tmp_path, timeout=120,
+        env=environment(cache) | {"PATH": path, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (again,) = tmp_path.iterdir()
+    seed = json.loads((again / "run.json").read_text())["seed"]
+    runs = pd.read_parquet(study / "trials.parquet")
+    winner = json.loads((study / "best" / "model.json").read_text())["run"]["trial"]
+    same = (runs["phase"] == "confirm") & (runs["seed"] == seed) & (runs["trial"] == winner)
+    (first,) = [study / folder for folder in runs.loc[same, "folder"]]
+    ours, theirs = (
+        [{k: v for k, v in line.items() if k not in CLOCK} for line in read_epochs(run)]
+        for run in (again, first)
+    )
+    assert ours == theirs and ours
+    ours, theirs = (json.loads((run / "test.json").read_text()) for run in (again, first))
+    assert ours == theirs and ours["metrics"]
 
 
 def trial_processes(driver: int) -> list[psutil.Process]:

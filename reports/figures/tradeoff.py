@@ -90,7 +90,7 @@ def _draw_panel(axes: Axes, panel: Panel, on: units.Scale) -> None:
     axes.plot(*zip(*kept), "o", color=BLUE, mec="white", ms=6.5, zorder=4)
     named = list(panel.front) if len(panel.front) <= NAMED else [panel.front[0], panel.front[-1]]
     for trial in named:
-        place: Any = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        place: Any = {"xytext": (-5, 4), "textcoords": "offset points", "ha": "right", "fontsize": 8}
         axes.annotate(f"trial {trial}", at[trial], color=BLUE, annotation_clip=False, **place)
     costs = [cost for cost, _ in at.values()]
     if max(costs) / min(costs) > 5:
@@ -102,4 +102,4 @@ def _draw_panel(axes: Axes, panel: Panel, on: units.Scale) -> None:
     else:
         axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter(lambda value, _: units.size(value))
-    axes.margins(x=0.1, y=0.14)
+    axes.margins(x=0.14, y=0.12)

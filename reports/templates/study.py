@@ -106,14 +106,18 @@ else:
         ),
         markup.paragraph(
             "On a CPU of the same kind, with the same versions, this gives the same numbers to the last "
-            f"digit, in epochs.jsonl and test.json of that folder. Seeds it was trained with: {seeds}.",
+            f"digit, in epochs.jsonl and test.json of that folder. Seeds it was trained with: {seeds}. The "
+            "command has the first of them.",
             kind="caption",
         ),
     )
 
 # %%
 if saved:
-    display(markup.paragraph("The trained model: best/model.safetensors with best/model.json."))
+    display(
+        markup.paragraph("The trained model: best/model.safetensors with best/model.json. In this folder:"),
+        markup.command("python -m trainables.predict best RECORDING …"),
+    )
 if chosen is not None:
     display(markup.folded("All its knobs", markup.table(tables.best_knobs(study, chosen.config))))
 

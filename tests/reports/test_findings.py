@@ -157,6 +157,18 @@ def test_the_command_survives_a_shell(tmp_path: Path) -> None:
     assert max(len(line) for line in text.splitlines()) < 100
 
 
+def test_the_command_has_the_seed_whose_run_was_scored_on_test(tmp_path: Path) -> None:
+    runs = confirmed({0: [0.70, 0.71, 0.72]}, knobs={"pretrained": math.nan})
+    runs[0]["test/scene_accuracy"] = runs[1]["test/scene_accuracy"] = math.nan  # they chose the winner
+    one = study(tmp_path, runs, request={"cpus_per_trial": 2, "events": "tags>0.1", "mix": ["/e:128"]})
+    assert again.winner_seeds(one, 0) == (3, 1, 2)
+    text = again.train_command(one, findings.ranked(one).standings[0].config, 3, out="again")
+    words = shlex.split(text.replace("\\\n", " "))
+    assert words[words.index("--mix") + 1] == "/e:128" and words[words.index("--events") + 1] == "tags>0.1"
+    assert words[words.index("--threads") + 1] == "2" and words[words.index("--out") + 1] == "again"
+    assert "--test" in words and "pretrained=none" in words
+
+
 def test_leaderboard(tmp_path: Path) -> None:
     runs = confirmed({4: [0.80, 0.81, 0.82], 2: [0.70, 0.71, 0.72]}, origin="published: Hou 2023")
     runs += [

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import study_folders as folders
 
@@ -64,6 +65,9 @@ def test_a_whole_study_with_hostile_names(tmp_path: Path, capsys: pytest.Capture
     folder = folders.searched(
         tmp_path / "a study", 24, name=EVIL, data=data, published=published, command=[EVIL]
     )
+    runs = pd.read_parquet(folder / "trials.parquet")
+    runs.loc[runs["state"] != "COMPLETE", "reason"] = "=cmd() failed: " + EVIL
+    runs.to_parquet(folder / "trials.parquet")
     # Neither is ever imported: the study is data.
     (folder / "pandas.py").write_text("raise SystemExit('the study was run as code')")
     (folder / "reports.py").write_text("raise SystemExit('the study was run as code')")
@@ -76,6 +80,8 @@ def test_a_whole_study_with_hostile_names(tmp_path: Path, capsys: pytest.Capture
     page = (folder / "report.html").read_text()
     assert "<script" not in page and "onerror" not in page and page.count("</style>") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt; `rm -rf` $x^2$" in page
+    assert "=cmd() failed: &lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert all(re.fullmatch(r"[A-Z][\w ,-]+", told) for told in re.findall(r'<img alt="([^"]*)"', page))
     pictures = re.findall(r'(?:src|srcset)="([^"]{0,30})', page)
     assert len(pictures) == 20 and all(p.startswith("data:image/png;base64,") for p in pictures)
     assert not re.search(r"https?://|url\(|@import|<link|<iframe|<object", page)
@@ -96,13 +102,17 @@ def test_a_running_study_has_a_page_and_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_again_from_another_directory(tmp_path: Path) -> None:
+def test_the_notebook_runs_again_from_another_directory_without_torch_and_ray(tmp_path: Path) -> None:
     folder = folders.searched(tmp_path / "study", 12, confirmed=1, seeds=2)
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    for name in ("torch", "torchaudio", "ray", "webdataset", "sklearn", "tyro"):
+        (blocked / f"{name}.py").write_text(f"raise ImportError('a report needs no {name}')")
     reports.build(folder)
     moved = shutil.move(folder, tmp_path / "moved")
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(reports.__file__).parents[1]),
+        "PYTHONPATH": f"{blocked}{os.pathsep}{Path(reports.__file__).parents[1]}",
         "JUPYTER_PLATFORM_DIRS": "1",
     }
     again = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", "again.ipynb"]

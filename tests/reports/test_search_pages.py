@@ -1,5 +1,6 @@
 """Timeline, Pareto front, parallel coordinates and cost: what they hold for every state of a study."""
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,15 @@ def test_retries_and_preemptions_are_told_where_they_are_known() -> None:
         "Taken up again from their checkpoints: 1 run after a fault of the machine (2 times) and 1 run after "
         "their place was taken (1 time)."
     )
+
+
+def test_without_optuna_only_the_importance_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = pd.DataFrame([run(i, 0.1 * i, knobs={"lr": 0.1 * (i + 1)}) for i in range(8)])
+    assert figures.importance(runs, ("lr",), epochs=9, mode="max").shares == (("lr", 1.0),)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "optuna" else find(name))
+    found = figures.importance(runs, ("lr",), epochs=9, mode="max")
+    assert found == ((), 8, (), "Importance needs Optuna, which is not installed here.")
 
 
 def test_what_mattered_is_a_sentence() -> None:
