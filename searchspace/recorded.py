@@ -5,9 +5,10 @@ A recorded study tried some configurations. For the others a Gaussian process ov
 all epochs: a linear part, a smooth part, noise) says what their curve would have been; a recorded one keeps
 what was measured in proportion to how little noise there is. Seeds differ as the study's repeated runs did: a
 run's deviations are drawn with their covariance over epochs, anew for every configuration and seed (so that
-sharing a seed makes no two configurations alike, which may be harder than it is). Without repeated runs it is
-the noise that the process itself finds, the same throughout a run. What an epoch costs is taken from
-the nearest recorded configuration, and one whose nearest neighbour diverged diverges where that did.
+sharing a seed makes no two configurations alike, which may be harder than it is). With fewer than a dozen
+such runs it is the noise that the process itself finds, the same throughout a run. What an epoch costs is
+taken from the nearest recorded configuration, and one whose nearest neighbour diverged diverges where that
+did.
 
 A stand-in is smoother than the world. `Recorded.error` says how far it is off for a configuration left out.
 """
@@ -33,7 +34,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Wh
 
 from searchspace.samplers import quantile
 
-LEAST = 12  # recorded configurations below which nothing is fitted
+LEAST = 12  # recorded configurations below which nothing is fitted, repeated runs below which none is used
 
 
 class World(Protocol):
@@ -135,9 +136,9 @@ class Recorded:
         self._points = np.array([self._point(t.params) for t in full])
         self._all = np.array([self._point(t.params) for t in self._ended])
         self._curves = np.array([_curve(t, self.epochs) for t in full])
-        self._deviations = _deviations(confirm, self.epochs)
+        self._deviations = _deviations([*full, *confirm], self.epochs)
         self._model = _fitted(self._points, self._curves)
-        if not len(self._deviations):
+        if len(self._deviations) < LEAST:
             sd = math.sqrt(_noise(self._model)) * self._curves.std(axis=0)
             self._deviations = np.random.default_rng(0).standard_normal((64, 1)) * sd
         self._known: dict[str, np.ndarray] = {}  # the same configuration is asked about after every epoch
@@ -304,11 +305,11 @@ def _curve(trial: FrozenTrial, epochs: int) -> list[float]:
     return [trial.intermediate_values[epoch] for epoch in range(1, epochs + 1)]
 
 
-def _deviations(confirm: Sequence[FrozenTrial], epochs: int) -> np.ndarray:
-    """(runs, epochs): repeated runs less their configuration's mean, widened for the mean having been fitted
-    to them."""
+def _deviations(trials: Sequence[FrozenTrial], epochs: int) -> np.ndarray:
+    """(runs, epochs): repeated runs, the search's among them, less their configuration's mean, widened for
+    the mean having been fitted to them."""
     runs: dict[int, list[list[float]]] = {}
-    for trial in confirm:
+    for trial in trials:
         if trial.state == TrialState.COMPLETE and len(trial.intermediate_values) == epochs:
             runs.setdefault(trial.user_attrs["trial"], []).append(_curve(trial, epochs))
     found = [np.array(curves) for curves in runs.values() if len(curves) > 1]
