@@ -32,7 +32,8 @@ from reports import collect, paper_table
 from reports.__main__ import summary
 from searchspace import record
 from searchspace import tables as paper_tables
-from searchspace.methods import PRUNERS, SAMPLERS, choose
+from searchspace.hold import hold
+from searchspace.methods import PRUNERS
 from searchspace.study import (
     Ledger,
     Proposals,
@@ -41,16 +42,17 @@ from searchspace.study import (
     open_storage,
     sqlite_url,
 )
-from trainables.about import describe_study, print_plan
+from searchspace.warm_start import warm_started
+from trainables import retention
+from trainables.about import describe_study, list_refused, print_plan
 from trainables.analyse import analyse_winner
 from trainables.cluster import Room, Share, check_nodes, connect, live_nodes, plan_of, possible_nodes
-from trainables.contract import AudioFormat
-from trainables.export import export_best, keep_checkpoints, keep_first_seeds
+from trainables.export import export_best, measure_winner
+from trainables.goals import PREDICTED
 from trainables.printed import analyse_rows, here
 from trainables.progress import Progress
-from trainables.recipe import complete
-from trainables.registry import family
 from trainables.request import Request, begin, local_folders, pins_of, refuse_unfit
+from trainables.space import frames_of, notes_of, proposals_of
 from trainables.trial import Place, run_phase
 
 
@@ -58,7 +60,7 @@ def main() -> int:
     request, study = tyro.cli(Request, description=__doc__), None
     try:
         study, request = begin(request)
-        with record.hold(study):
+        with hold(study):
             return search(study, request) if request.table is None else rerun(study, request)
     except (ValueError, OSError, optuna.exceptions.OptunaError, ray.exceptions.RayError) as error:
         if os.environ.get("SCENETUNE_DEBUG"):
@@ -90,37 +92,54 @@ def search(study: Path, request: Request) -> int:
     share = machines(request, study, index)
     proposals = proposals_for(request, index, pins_of(request, record.read(study), share.gpus))
     proposals.check()
-    space = {"pins": dict(proposals.pins), "space": proposals.searched()}
+    families, (_, second) = request.families(), request.goals()
+    space = {"pins": dict(proposals.pins), "space": proposals.searched(), "notes": notes(request, proposals)}
     about = describe_study(study, request, index, plan_of(share), space)
     record.write(study, about)
     print_plan(study, about)
     place = place_for(study, request, index, about, share.gpus, events)
     storage = open_storage(request.database or sqlite_url(study / "study.db"))
     name = about["id"] if request.database else ""
-    searching = Ledger(storage, "search", pruner=PRUNERS[request.pruner], proposals=proposals, study=name)
+    searching = Ledger(
+        storage,
+        "search",
+        pruner=request.method(),
+        proposals=proposals,
+        study=name,
+        second=second,
+        spending=request.spending(),
+    )
     confirming = Ledger(storage, "confirm", pruner=PRUNERS["none"], study=name)
     tables = record.Tables(study, lambda: searching.rows() + confirming.rows())
     run = functools.partial(run_phase, place=place, ended=tables.refresh)
 
     with tables:  # brought up to date on every way out
         # Search: many configurations, one seed each, stopped early where hopeless
-        searching.enqueue(family(request.family).published, at_most=max(1, budget.trials // 2))
+        if request.warm_start:
+            print(f"note     {warm_started(request.warm_start, searching.study, proposals, about, families)}")
+        searching.enqueue(proposals.published, at_most=max(1, budget.trials // 2))
         with Progress("search", budget.trials, budget.epochs, already=searching.finished()) as progress:
-            run(searching, progress=progress, room=Room(share, progress.say))
+            run(
+                searching,
+                progress=progress,
+                room=Room(share, progress.say),
+                kept=retention.best(budget.confirm),
+            )
+        list_refused(study, searching.refused())
         finalists = searching.best(budget.confirm)
-        keep_checkpoints(study, searching, finalists)
 
         # Confirm: the best ones at full length over fresh seeds; only these ever see the test split
         confirming.plan(confirmation(finalists, budget.seeds, request.seed))
         jobs = len(finalists) * budget.seeds
         with Progress("confirm", jobs, budget.epochs, already=confirming.finished()) as progress:
-            run(confirming, progress=progress, room=Room(share, progress.say))
+            run(confirming, progress=progress, room=Room(share, progress.say), kept=retention.best_seeds)
 
     # The winner, the report
     model = export_best(study, request.family, index)
     if model:
         print(analyse_winner(model, source))
-    record.write(study, about | {"status": "complete", "finished": now()})
+        print(measure_winner(model, source))
+    record.write(study, about | {"status": "complete", "finished": now(), "disk": record.disk_use(study)})
     page = reports.build(study)
     print(summary(collect.load(study)))
     print(
@@ -156,22 +175,19 @@ def rerun(study: Path, request: Request) -> int:
             jobs = paper_tables.jobs(mine, budget.seeds, request.seed, budget.epochs)
             ledger.plan(jobs)
 
-            def ended(ledger: Ledger = ledger) -> None:
-                keep_first_seeds(study, ledger)
-                tables.refresh()
-
             with Progress("table", len(jobs), budget.epochs, already=ledger.finished()) as progress:
                 run_phase(
                     ledger,
                     place_for(study, request, index, about, share.gpus, source),
                     progress,
                     room=Room(share, progress.say),
-                    ended=ended,
+                    ended=tables.refresh,
+                    kept=retention.first_seeds,
                 )
 
     # Ours beside the paper's
     analyse_rows(study, made, functools.partial(opened, request))
-    record.write(study, about | {"status": "complete", "finished": now()})
+    record.write(study, about | {"status": "complete", "finished": now(), "disk": record.disk_use(study)})
     done = collect.load(study)
     paper_table.write(done)
     page = reports.build(study)
@@ -183,7 +199,7 @@ def opened(request: Request, events: str) -> Source:
     """The study's data, decoded once here so that the trials find it ready."""
     data = request.data or synthetic.ensure(default_cache())
     cache = None if request.stream else default_cache()
-    frames = family(request.family).frame_hop
+    frames = frames_of(request.families())
     return open_sources(data, request.mix, cache=cache, events=events, frames=frames)
 
 
@@ -206,11 +222,13 @@ def machines(request: Request, study: Path, index: Index) -> Share:
 def place_for(
     study: Path, request: Request, index: Index, about: dict[str, Any], gpus: float, events: str
 ) -> Place:
+    objective, second = request.goals()
     return Place(
         family=request.family,
         data=index.place if isinstance(index.root, Path) else index.root,
         study=str(study.resolve()),
-        objective=request.objective,
+        objective=objective,
+        second=second.name if second and second.name not in PREDICTED else "",
         cache=None if request.stream else str(default_cache()),
         events=events,
         mix=request.mix,
@@ -222,16 +240,23 @@ def place_for(
     )
 
 
+def notes(request: Request, proposals: Proposals) -> list[str]:
+    objectives = 2 if request.goals()[1] else 1
+    return notes_of(proposals, request.sampler, request.pruner, objectives=objectives)
+
+
 def proposals_for(request: Request, index: Index, pins: dict[str, Any]) -> Proposals:
-    fam, audio = family(request.family), AudioFormat(index.sample_rate, index.channels, index.samples)
-    return Proposals(
-        suggest=lambda trial: fam.suggest(trial, index.labels),
-        complete=functools.partial(complete, request.family, labels=index.labels, audio=audio),
-        sampler=choose("sampler", request.sampler, SAMPLERS),
+    return proposals_of(
+        request.families(),
+        index,
+        sampler=request.sampler,
         pins=pins,
         trials=request.budget().trials,
         epochs=request.budget().epochs,
         seed=request.seed,
+        limits=request.limits(),
+        strength=request.prior,
+        reseed=request.duplicates == "reseed",
     )
 
 

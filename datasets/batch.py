@@ -23,6 +23,8 @@ class Batch:
                  source was not asked for frames
     frame_known  (B, T) float32, 1 where `frames` is to be believed: in clips with onsets and offsets, up to
                  their end
+    curated      (B,) float32, 0 where nobody has checked the clip's events, 1 where somebody has or the
+                 corpus does not say
     """
 
     waveform: Tensor
@@ -34,6 +36,7 @@ class Batch:
     part: Tensor = None  # type: ignore[assignment]
     frames: Tensor = None  # type: ignore[assignment]
     frame_known: Tensor = None  # type: ignore[assignment]
+    curated: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.tags is None:
@@ -45,6 +48,8 @@ class Batch:
                 self, "frames", self.events.new_zeros(len(self.events), 0, self.events.shape[1])
             )
             object.__setattr__(self, "frame_known", self.events.new_zeros(len(self.events), 0))
+        if self.curated is None:
+            object.__setattr__(self, "curated", self.events.new_ones(len(self.events)))
 
     def __len__(self) -> int:
         return self.waveform.shape[0]

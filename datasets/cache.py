@@ -3,6 +3,7 @@
     CACHE/<corpus>-<checksum>/<split>/waveforms.npy   (N, C, samples) int16 or float32, zero-padded
                                       scene.npy (N, S)  events.npy (N, E)  event_known.npy (N, E)   float32
                                       tags.npy (N, K) float32, where the shard set has tags
+                                      curated.npy (N,) float32, where not all are 1
     CACHE/<corpus>-<checksum>/<split>.lock            held while the split is being built
 
 A split is built in a folder of another name, with every shard's SHA-256 checked on the way, and renamed when
@@ -53,6 +54,7 @@ class CachedSplit:
     scene                 (N, S) float32
     events, event_known   (N, E) float32
     tags                  (N, K) float32
+    curated               (N,) float32
     """
 
     waveforms: Tensor
@@ -60,6 +62,7 @@ class CachedSplit:
     events: Tensor
     event_known: Tensor
     tags: Tensor
+    curated: Tensor
 
     def __len__(self) -> int:
         return self.waveforms.shape[0]
@@ -77,9 +80,9 @@ class CachedSplit:
             at = numbers.to(self.waveforms.device)
             here = device == "cpu" and not at.is_cuda
             waveform = self._rows(numbers.tolist()) if here else self._selected(at, device)
-            kept = (self.scene, self.events, self.event_known, self.tags)
-            scene, events, known, tags = (t.index_select(0, at).to(device) for t in kept)
-            yield Batch(waveform, scene, events, known, numbers.to(device), tags)
+            kept = (self.scene, self.events, self.event_known, self.tags, self.curated)
+            scene, events, known, tags, curated = (t.index_select(0, at).to(device) for t in kept)
+            yield Batch(waveform, scene, events, known, numbers.to(device), tags, curated=curated)
 
     def _rows(self, numbers: list[int]) -> Tensor:
         """Row by row, so that each sample is touched once."""
@@ -236,8 +239,10 @@ def _damaged_clips(root: str | Path, shard: Shard) -> list[str]:
 
 
 def _write_labels(index: Index, labels: Sequence[ClipLabels], folder: Path) -> None:
-    from datasets.stream import label_arrays
+    from datasets.stream import curated, label_arrays
 
+    if not all(checked := curated(labels)):
+        np.save(folder / "curated.npy", checked)
     for name, array in zip(NAMES[1:], label_arrays(labels, index.labels)):
         np.save(folder / f"{name}.npy", array)
 
@@ -249,7 +254,9 @@ def _open(index: Index, split: str, folder: Path) -> CachedSplit:
     shapes = dict(zip(NAMES, (waveforms, scene, events, events)))
     if index.tags:
         shapes["tags"] = (clips, _tag_count(index))
-    tensors = []
+    if (folder / "curated.npy").is_file():
+        shapes["curated"] = (clips,)
+    tensors = {"tags": torch.zeros(clips, 0), "curated": torch.ones(clips)}
     for name, shape in shapes.items():
         path = folder / f"{name}.npy"
         try:
@@ -263,5 +270,5 @@ def _open(index: Index, split: str, folder: Path) -> CachedSplit:
                 f"cache {path}: {array.dtype} {array.shape}, expected {wanted} {shape}; delete {folder} "
                 "to have it rebuilt"
             )
-        tensors.append(torch.from_numpy(array))
-    return CachedSplit(*tensors, *([] if index.tags else [torch.zeros(clips, 0)]))
+        tensors[name] = torch.from_numpy(array)
+    return CachedSplit(**tensors)

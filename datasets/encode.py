@@ -141,7 +141,7 @@ def _header(file: AudioFile) -> tuple[int, int, str] | Damaged:
 
 def encode(file: AudioFile, conversion: Conversion = AS_IT_IS) -> Encoded | Damaged:
     """Decode the file, or the part of it that the clip is, convert it and encode it for the shard."""
-    decoded = _decode(file)
+    decoded = decode_file(file)
     if isinstance(decoded, Damaged):
         return decoded
     samples, rate, subtype = decoded
@@ -172,7 +172,7 @@ def quantise(samples: np.ndarray, bits: int) -> tuple[np.ndarray, int]:
     return (whole * 2.0 ** (32 - bits)).astype(np.int32), limited
 
 
-def _decode(file: AudioFile) -> tuple[np.ndarray, int, str] | Damaged:
+def decode_file(file: AudioFile) -> tuple[np.ndarray, int, str] | Damaged:
     """((n, C) samples, rate in Hz, libsndfile's subtype); int16, int32 or float32, and float64 for lossy
     formats."""
     name = file.recording.name

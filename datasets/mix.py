@@ -175,6 +175,7 @@ class MixedSource:
         scene = like.new_zeros(size, len(self.index.labels.scenes))
         events = like.new_zeros(size, len(self.index.labels.events))
         known, clips, part, row = torch.zeros_like(events), [], [], 0
+        curated = like.new_ones(size)
         tags = like.new_zeros(size, len(self.index.tags.names) if self.index.tags else 0)
         for number, batch in numbered:
             rows = slice(row, row + len(batch))
@@ -183,13 +184,14 @@ class MixedSource:
             events[rows, columns], known[rows, columns] = batch.events, batch.event_known
             columns = _columns(indices[number].labels.scenes, self.index.labels.scenes, like.device)
             scene[rows, columns] = batch.scene
+            curated[rows] = batch.curated
             if self.index.tags:
                 tags[rows] = batch.tags
             before = sum(index.splits[split].clips for index in indices[:number] if split in index.splits)
             clips.append(batch.clip + before)
             part.append(torch.full_like(batch.clip, number))
             row += len(batch)
-        return Batch(waveform, scene, events, known, torch.cat(clips), tags, torch.cat(part))
+        return Batch(waveform, scene, events, known, torch.cat(clips), tags, torch.cat(part), curated=curated)
 
 
 def cycles(

@@ -4,7 +4,8 @@
     SHARDS/<split>-000000.tar …   one run of members per clip, all named after the clip's key:
         <key>.json                {"scene": str | null, "events": [names] | null, "location": str | null,
                                    "strong": [[onset s, offset s, name], …] | null};
-                                  null = unknown, [] = known to hold no event
+                                  null = unknown, [] = known to hold no event; and "curated": false where
+                                  nobody has checked the events (absent = not said, else true)
         <key>.flac or <key>.wav   the waveform, loudness untouched (.ogg and .mp3 are read too)
         <key>.tags.npy            a teacher's probabilities (K,) for the clip, float16 or float32; in every
                                   clip or in none
@@ -52,20 +53,20 @@ SAMPLE_TYPES = ("int16", "float32")
 class ClipLabels:
     """What is known of one clip. None = unknown; `events == ()` = known to hold none.
 
-    `strong` holds (onset in s, offset in s, event name).
+    `strong` holds (onset in s, offset in s, event name). `curated`: whether people have checked the events.
     """
 
     scene: str | None = None
     events: tuple[str, ...] | None = None
     strong: tuple[tuple[float, float, str], ...] | None = None
     location: str | None = None
+    curated: bool | None = None
 
     def to_json(self) -> bytes:
         strong = None if self.strong is None else [list(span) for span in self.strong]
         events = None if self.events is None else list(self.events)
-        return json.dumps(
-            {"scene": self.scene, "events": events, "strong": strong, "location": self.location}
-        ).encode()
+        record = {"scene": self.scene, "events": events, "strong": strong, "location": self.location}
+        return json.dumps(record | ({} if self.curated is None else {"curated": self.curated})).encode()
 
     @staticmethod
     def from_json(data: bytes) -> ClipLabels:
@@ -76,11 +77,14 @@ class ClipLabels:
         events, strong = record.get("events"), record.get("strong")
         if not isinstance(events, list | None) or not isinstance(strong, list | None):
             raise ValueError("'events' and 'strong' must be lists or null")
+        if not isinstance(curated := record.get("curated"), bool | None):
+            raise ValueError(f"'curated' is {curated!r}, expected true, false or null")
         return ClipLabels(
             scene=record.get("scene"),
             events=None if events is None else tuple(events),
             strong=None if strong is None else tuple((float(a), float(b), name) for a, b, name in strong),
             location=record.get("location"),
+            curated=curated,
         )
 
 

@@ -134,7 +134,13 @@ def make_batches(
             torch.from_numpy(known),
             torch.tensor(numbers, dtype=torch.int64),
             torch.from_numpy(tags),
+            curated=torch.from_numpy(curated(labels)),
         )
+
+
+def curated(labels: Sequence[ClipLabels]) -> np.ndarray:
+    """(B,) float32, 0 where the events are known to be unchecked, else 1."""
+    return np.array([clip.curated is not False for clip in labels], dtype=np.float32)
 
 
 def label_arrays(

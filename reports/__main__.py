@@ -1,13 +1,17 @@
-"""`python -m reports STUDY [STUDY …]`: a report in each study folder, and its leaderboard on the terminal."""
+"""`python -m reports STUDY [STUDY …]`: a report in each study folder, and its leaderboard on the terminal.
+
+Several studies of the same clips are also compared: comparison.html in the folder that holds them, or --out.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import reports
-from reports import collect, findings, paper_table, tables
+from reports import collect, comparison, findings, notebook, paper_table, tables
 
 SHORT = (
     "rank",
@@ -29,17 +33,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "reports.compare (two sets of runs against each other).",
     )
     parser.add_argument("studies", nargs="+", metavar="STUDY", help="a study folder")
-    folders = parser.parse_args(arguments).studies
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the comparison of several goes")
+    asked = parser.parse_args(arguments)
     try:
-        studies = [collect.load(folder) for folder in folders]  # all are checked before any is built
+        studies = [collect.load(folder) for folder in asked.studies]  # all are checked before any is built
+        home = asked.out or comparison.place_for(studies)
+        contest = _contest(studies, home) if len(studies) > 1 else None
         for study in studies:
             page = reports.build(study.folder)
             print(summary(study))
             print(f"{page.with_suffix('.ipynb')}\n{page}")
+        if contest:
+            print("\n" + tables.as_text(comparison.board(contest)))
+            print(notebook.build_comparison([study.folder for study in studies], home))
     except (collect.StudyError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _contest(studies: Sequence[collect.Study], home: Path) -> comparison.Contest | None:
+    """The studies side by side. None for papers' tables, which `reports.sweep` puts side by side."""
+    if not home.is_dir():
+        raise collect.StudyError(f"--out {home}: no such folder")
+    if any(study.record.get("table") for study in studies):
+        return None
+    return comparison.contest(studies)
 
 
 def summary(study: collect.Study) -> str:

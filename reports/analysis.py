@@ -130,6 +130,8 @@ def _check(path: Path, record: Mapping[str, Any], arrays: Mapping[str, np.ndarra
         "event_share": (scenes, events),
         "clip_map": (len(arrays["clip_rows"]), 2),
         "clip_rows": (len(arrays["clip_map"]),),
+        "relation": (scenes, events, events),
+        "clip_relation": (len(arrays.get("relation_clip", ())), events, events),
     }
     for name, shape in shapes.items():
         if name in arrays and arrays[name].shape != shape:

@@ -13,7 +13,7 @@ import nbformat
 
 from reports import analysis_tables, drawing, markup, notebook, units
 from reports.analysis import Analysis, AnalysisError, current
-from reports.figures import maps, relations, winner
+from reports.figures import graph, maps, relations, winner
 from reports.findings import Finding
 
 Shown = markup.Block | markup.Picture
@@ -37,12 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="draw this event's differences; repeatable",
     )
+    parser.add_argument(
+        "--scene",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="draw this scene's graph of events, of a model that has one; repeatable",
+    )
     parser.add_argument("--out", type=Path, help="the page; analysis.html in the folder by default")
     asked = parser.parse_args(arguments)
     try:
         analyses = current(asked.folder)
         page = asked.out or asked.folder / "analysis.html"
-        page.write_text(html(analyses, asked.event), encoding="utf-8")
+        page.write_text(html(analyses, asked.event, asked.scene), encoding="utf-8")
         print(page)
     except (AnalysisError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -50,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def html(analyses: Sequence[Analysis], events: Sequence[str] = ()) -> str:
-    """The whole page, self-contained. Raises ValueError for an event the model does not know."""
+def html(analyses: Sequence[Analysis], events: Sequence[str] = (), scenes: Sequence[str] = ()) -> str:
+    """The whole page, self-contained. Raises ValueError for an event or a scene the model does not know."""
     drawn = analyses[-1]
     cells = [_cell([_top(drawn)])]
-    for part in [*parts(analyses, events), _origin(drawn)]:
+    for part in [*parts(analyses, events, scenes), _origin(drawn)]:
         cells += [nbformat.v4.new_markdown_cell(f"## {part.title}"), _cell(part.shown)]
     made = nbformat.v4.new_notebook(cells=cells)
     name = f"{drawn.record['model'].get('family')}, run {drawn.record['model'].get('run')}"
@@ -82,12 +89,17 @@ def of_study(folder: Path) -> Iterator[Shown]:
         yield from part.shown
 
 
-def parts(analyses: Sequence[Analysis], events: Sequence[str] = ()) -> list[Part]:
-    """Fig. 3, Table X, Fig. 4, the coupling and Fig. 5; drawn for the last of `analyses`."""
+def parts(analyses: Sequence[Analysis], events: Sequence[str] = (), scenes: Sequence[str] = ()) -> list[Part]:
+    """Fig. 3, Table X, Fig. 4, the coupling and Fig. 5, or a graph of events; drawn for the last of
+    `analyses`."""
     drawn = analyses[-1]
     found = [_scenes(drawn)]
     if drawn.event_probabilities() is None:
         return found
+    if "relation" in drawn.arrays:
+        return [*found, _differences(drawn, events), _graphs(drawn, scenes)]
+    if scenes:
+        raise ValueError(f"--scene {scenes[0]}: {graph.NO_GRAPH}")
     return [*found, _differences(drawn, events), _labels(drawn), _coupling(drawn), _embeddings(analyses)]
 
 
@@ -191,6 +203,28 @@ def _differences(drawn: Analysis, events: Sequence[str]) -> Part:
                 "As Fig. 5 (a) and (b) of Hou et al.",
             )
     return Part("Events: what tells scenes apart", tuple(shown))
+
+
+def _graphs(drawn: Analysis, scenes: Sequence[str]) -> Part:
+    """The scenes asked for, else those answered best and worst; and the clip of the first that is surest."""
+    chosen = list(scenes) or graph.scenes_to_draw(drawn)
+    shown: list[Shown] = []
+    drawings = [graph.scene_graph(drawn, scene) for scene in chosen]
+    drawings += [graph.clip_graph(drawn, place) for place in graph.clips_of(drawn, chosen[:1])]
+    for info in drawings:
+        fewer = f"the {len(info.names)} most probable of {info.of}" if len(info.names) < info.of else "all"
+        shown += markup.figure(
+            graph.draw_graph,
+            info,
+            f"Graph of events of {info.title}: nodes with their probability, the strongest directed edges",
+            f"{info.title}: events ({fewer}), larger and darker the more probable, and the {len(info.edges)} "
+            "strongest relations between two of them. An arrow leads to the event that receives; the darker, "
+            "the larger its share of what that event receives (mean over channels and layers of the gate). "
+            f"Were all alike, each would be {units.number(100 * info.even, 1)} %.",
+        )
+        if not info.note:
+            shown.append(markup.folded("As a table", markup.table(analysis_tables.relations(info))))
+    return Part("Events as a graph", tuple(shown))
 
 
 def _labels(drawn: Analysis) -> Part:

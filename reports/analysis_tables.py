@@ -10,6 +10,7 @@ import numpy as np
 
 from reports import units
 from reports.analysis import Analysis
+from reports.figures.graph import EventGraph
 from reports.figures.relations import Coupling, SceneDifferences
 from reports.tables import Table
 
@@ -107,6 +108,23 @@ def strongest_pairs(analysis: Analysis, most: int = 12) -> Table:
     size = coupling.size
     note = f"The {len(rows)} strongest of {size:,} pairs." if size > len(rows) else ""
     return Table(columns, tuple(rows), numeric=frozenset(range(2, 7)), note=note)
+
+
+def relations(info: EventGraph, most: int = 12) -> Table:
+    """The strongest relations of a graph of events, and how probable both ends are."""
+    rows = tuple(
+        (
+            info.names[edge.start],
+            info.names[edge.end],
+            _percent(edge.share),
+            _percent(info.activation[edge.start]),
+            _percent(info.activation[edge.end]),
+        )
+        for edge in info.edges[:most]
+    )
+    columns = ("from", "to", "share, %", "probability of the first, %", "of the second, %")
+    note = f"The {len(rows)} strongest; evenly shared, each would be {_percent(info.even)} %."
+    return Table(columns, rows, numeric=frozenset({2, 3, 4}), note=note)
 
 
 def _percent(share: float) -> str:

@@ -40,6 +40,7 @@ class Runs(NamedTuple):
     """One side: `values` of `metric` by run, `seeds` beside them (empty when unknown).
 
     data    checksum of the clips, "" when unknown        epochs  full length, 0 when unknown
+    home    the study's folder, "" for runs of no study
     """
 
     name: str
@@ -48,6 +49,7 @@ class Runs(NamedTuple):
     seeds: tuple[int, ...]
     data: str
     epochs: int
+    home: str = ""
 
 
 class Outcome(NamedTuple):
@@ -89,9 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def compare_places(first: str, second: str, metric: str | None = None, test: str = "auto") -> Outcome:
     """Read both sides and compare them.
 
-    Raises CompareError: a side without two runs, other clips or another metric than the other side, a paired
-    test without shared seeds.
+    Raises CompareError: twice the same runs, a side without two runs, other clips or another metric than the
+    other side, a paired test without shared seeds.
     """
+    if Path(first).exists() and Path(second).exists() and Path(first).samefile(second) or first == second:
+        raise CompareError(f"{first} and {second} are the same runs: there is nothing to compare")
     metrics = [metric] if metric else ["test/scene_accuracy", "val/scene_accuracy"]
     for last, one in enumerate(metrics, start=1 - len(metrics)):
         try:
@@ -105,6 +109,8 @@ def compare_places(first: str, second: str, metric: str | None = None, test: str
 
 def outcome(a: Runs, b: Runs, test: str = "auto") -> Outcome:
     """Compare two sides. Raises CompareError, see `compare_places`."""
+    if a.home and a == b:  # a trial by its number beside the best, which is the same one
+        raise CompareError(f"{a.name} stands on both sides: there is nothing to compare")
     for one in (a, b):
         if len(one.values) < 2:
             raise CompareError(f"{one.name}: {units.plural(len(one.values), 'run')}; a comparison needs 2")
@@ -227,11 +233,11 @@ def read(place: str, metric: str) -> Runs:
         return _numbers(path)
     found = re.fullmatch(r"(.+):(\d+)", place)
     if found and not path.exists():
-        return _of_study(collect.load(found[1]), metric, int(found[2]))
+        return of_study(collect.load(found[1]), metric, int(found[2]))
     if not path.is_dir():
         raise CompareError(f"{place}: no such study, folder of runs or file")
     if (path / "study.json").is_file():
-        return _of_study(collect.load(path), metric, None)
+        return of_study(collect.load(path), metric, None)
     folders = [path] if (path / "run.json").is_file() else sorted(p.parent for p in path.glob("*/run.json"))
     if not folders:
         raise CompareError(f"{place}: neither a study (study.json) nor a folder of runs (*/run.json)")
@@ -249,7 +255,11 @@ def _numbers(path: Path) -> Runs:
     return Runs(path.stem, "", values, (), "", 0)
 
 
-def _of_study(study: collect.Study, metric: str, trial: int | None) -> Runs:
+def of_study(study: collect.Study, metric: str, trial: int | None) -> Runs:
+    """The confirmed full-length runs of a trial, of the best one for None.
+
+    Raises CompareError when there are none or they lack the metric.
+    """
     ranking = findings.ranked(study)
     if trial is None:
         if ranking.best is None:
@@ -268,7 +278,7 @@ def _of_study(study: collect.Study, metric: str, trial: int | None) -> Runs:
     seeds = tuple(int(seed) for seed in runs["seed"])
     data = str(study.record["data"].get("checksum", ""))
     name = f"{_name(study)} trial {trial}"
-    return Runs(name, metric, tuple(values), seeds, data, study.epochs)
+    return Runs(name, metric, tuple(values), seeds, data, study.epochs, str(study.folder.resolve()))
 
 
 def _name(study: collect.Study) -> str:

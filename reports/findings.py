@@ -1,17 +1,18 @@
-"""What the study found, in sentences: what won, is that sure, what it cost, how to train it again."""
+"""What the study found, in sentences: what won, is that sure, what mattered, what it cost."""
 
 from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from reports import cost as costs
 from reports import units
 from reports.collect import Study
+from reports.importance import Importance
 from reports.rank import (
     ALPHA,
     POWER,
@@ -27,6 +28,7 @@ from reports.rank import (
     verdict,
 )
 
+FEW_FOR_IMPORTANCE = 30  # runs below which shares of importance are a hint, not a finding
 # Simulated for 192 configurations with a seed deviation of 0.67 points.
 OVER_REPORT = "The best of many single runs over-reports: of 192 runs by 1 to 1.5 points."
 
@@ -297,7 +299,30 @@ def cost(study: Study) -> str:
         trials = units.plural(confirm["trial"].nunique(), "configuration")
         text += f"; {units.plural(len(confirm), 'run')} to confirm {trials} ({_outcomes(confirm)})"
     epochs, seconds = int(study.runs["epochs"].sum()), float(study.runs["seconds"].sum())
-    return f"{text}. {units.plural(epochs, 'epoch')} in all, {units.duration(seconds)} of training."
+    hours = costs.total_hours(study)
+    spent = f"{units.duration(seconds)} of training" + (f" ({hours})" if hours else "")
+    return f"{text}. {units.plural(epochs, 'epoch')} in all, {spent}."
+
+
+def taken_up(runs: pd.DataFrame) -> str:
+    """How many runs went on after a fault of the machine or a preemption; "" when none did."""
+    said = []
+    for column, after in (("retries", "a fault of the machine"), ("preemptions", "their place was taken")):
+        times = pd.to_numeric(runs[column], errors="coerce").fillna(0) if column in runs else pd.Series([0])
+        if (again := int((times > 0).sum())) > 0:
+            said.append(
+                f"{units.plural(again, 'run')} after {after} ({units.plural(int(times.sum()), 'time')})"
+            )
+    return f"Taken up again from their checkpoints: {_list(said)}." if said else ""
+
+
+def mattered(found: Importance, most: int = 3) -> str:
+    """The knobs that decided most, in a sentence; why that cannot be said, otherwise."""
+    if found.note:
+        return found.note
+    named = [f"{knob} ({100 * share:.0f} %)" for knob, share in found.shares[:most] if share >= 0.01]
+    hint = "; so few that this is a hint" if found.runs < FEW_FOR_IMPORTANCE else ""
+    return f"{_list(named)}: shares of importance over {units.plural(found.runs, 'full-length run')}{hint}."
 
 
 class Reason(NamedTuple):
@@ -328,59 +353,3 @@ def _kind(text: str) -> str:
     return re.sub(
         r"(?<!epoch )(?<![\w.])[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)(?!\w)", "#", text, flags=re.I
     )
-
-
-# --- the winner again ---------------------------------------------------------------------------------------
-
-
-class Again(NamedTuple):
-    """What it takes to train the best again: of the confirmed, or of the search while there are none."""
-
-    trial: int
-    confirmed: bool
-    config: Mapping[str, Any]
-    parameters: float
-    seeds: tuple[int, ...]
-
-
-def best_again(study: Study, result: Ranking) -> Again | None:
-    """The ranking's winner with the seeds of its confirmation runs, else the best search run, else None."""
-    if result.best is not None:
-        best = result.best
-        return Again(best.trial, True, best.config, best.parameters, winner_seeds(study, best.trial))
-    for row in search_table(study.runs, epochs=study.epochs, mode=study.mode):
-        runs = study.runs[(study.runs["trial"] == row.trial) & (study.runs["phase"] == "search")]
-        return Again(row.trial, False, row.config, row.parameters, tuple(int(seed) for seed in runs["seed"]))
-    return None
-
-
-def winner_seeds(study: Study, trial: int) -> tuple[int, ...]:
-    """The seeds of a configuration's finished full-length confirmation runs, in the order of its repeats."""
-    runs = study.runs
-    mine = runs[(runs["trial"] == trial) & (runs["phase"] == "confirm") & (runs["state"] == "COMPLETE")]
-    return tuple(int(seed) for seed in mine[mine["epochs"] >= study.epochs].sort_values("repeat")["seed"])
-
-
-def train_command(study: Study, config: Mapping[str, Any], seed: int | None) -> str:
-    """The shell command that trains a configuration again, every word quoted, in lines of a page."""
-    settings = [f"{name}={text}" for name, value in config.items() if (text := units.knob(value))]
-    options = [
-        ["python", "-m", "trainables.train", str(study.record["family"])],
-        ["--data", str(study.record["data"].get("path", "SHARDS"))],
-        ["--epochs", str(study.epochs)],
-        *([["--seed", str(seed)]] if seed is not None else []),
-        *([["--set", *settings]] if settings else []),
-    ]
-    lines: list[str] = []
-    for number, words in enumerate(options):
-        lines += _folded_words(words, indent=4 if number else 0)
-    return " \\\n".join(lines)
-
-
-def _folded_words(words: list[str], indent: int, width: int = 76) -> list[str]:
-    lines = [" " * indent]
-    for word in map(shlex.quote, words):
-        if len(lines[-1]) + len(word) > width and lines[-1].strip():
-            lines.append(" " * (indent + 4))
-        lines[-1] += ("" if lines[-1].isspace() or not lines[-1] else " ") + word
-    return lines

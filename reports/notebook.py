@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,29 @@ def build(folder: Path) -> Path:
     writing the notebook up to there) when a cell fails.
     """
     study = collect.load(folder)  # a bad folder is one clear line here, not a kernel's traceback
-    root = study.folder.resolve()
     script = "table.py" if study.record.get("table") else "study.py"
     notebook = from_script((TEMPLATES / script).read_text(encoding="utf-8"))
+    return _publish(notebook, study.folder.resolve() / "report.html", str(study.record["name"]), FOOTER)
+
+
+def build_comparison(folders: Sequence[Path], home: Path) -> Path:
+    """Write `comparison.ipynb` and `comparison.html` of several studies into the folder `home`; returns the
+    page. Raises as `build` does."""
+    home = home.resolve()
+    places = [os.path.relpath(folder.resolve(), home) for folder in folders]
+    text = (TEMPLATES / "comparison.py").read_text(encoding="utf-8")
+    notebook = from_script(text.replace("STUDIES: list[str] = []", f"STUDIES = {places!r}", 1))
+    title = ", ".join(folder.resolve().name for folder in folders)
+    return _publish(notebook, home / "comparison.html", title, FOOTER.replace("report.", "comparison."))
+
+
+def _publish(notebook: nbformat.NotebookNode, page: Path, title: str, footer: str) -> Path:
+    """Execute the notebook in its folder and write it and its page."""
     try:
-        execute(notebook, root)
+        execute(notebook, page.parent)
     finally:
-        _replace(root / "report.ipynb", nbformat.writes(notebook))
-    page = root / "report.html"
-    _replace(page, to_html(notebook, title=str(study.record["name"])))
+        _replace(page.with_suffix(".ipynb"), nbformat.writes(notebook))
+    _replace(page, to_html(notebook, title=title, footer=footer))
     return page
 
 

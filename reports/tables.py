@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from reports import units
+from reports import cost, units
 from reports.collect import Study
 from reports.findings import LOST, Comparable, lost, printed_row, reasons, searched_knobs
 from reports.rank import Ranking, Standing, differing, search_table, summarise
@@ -34,6 +34,8 @@ def leaderboard(study: Study, result: Ranking) -> Table:
     """The confirmed configurations, best validation mean first, with the test result beside it."""
     val, test = units.scale(study.metric), units.scale(study.test_metric)
     unit = f", {test.unit}" if test.unit else ""
+    costs, device = cost.by_trial(study, "confirm"), cost.reserved(study).device
+    counted = any(math.isfinite(one.macs) for one in costs.values())
     columns = (
         "rank",
         "trial",
@@ -45,6 +47,8 @@ def leaderboard(study: Study, result: Ranking) -> Table:
         f"validation{unit}",
         "validation, 95 % interval",
         "parameters",
+        *(["MACs a clip"] if counted else []),
+        f"{device}-hours a run",
         "from",
     )
     rows = tuple(
@@ -59,13 +63,16 @@ def leaderboard(study: Study, result: Ranking) -> Table:
             mean_sd(s.validation.mean, s.validation.sd, val),
             units.interval(s.validation.low, s.validation.high, val),
             units.size(s.parameters),
+            *([units.size(costs[s.trial].macs)] if counted else []),
+            cost.hours(costs[s.trial].hours),
             _origin(s.origin),
         )
         for place, s in enumerate(result.standings)
     )
     waiting = ", ".join(f"trial {t} ({_counts(c)})" for t, c in result.waiting.items())
     note = f"Without a finished run: {waiting}." if waiting else ""
-    board = Table(columns, rows, frozenset({0, 1, 2, 3, 5, 6, 7, 8, 9}), frozenset({0} if rows else ()), note)
+    numeric = frozenset({0, 1, 2, 3, *range(5, len(columns) - 1)})
+    board = Table(columns, rows, numeric, frozenset({0} if rows else ()), note)
     return _unless_all(board, "from", "sampler")
 
 

@@ -161,6 +161,21 @@ def crop(trial: BaseTrial) -> float:
     return trial.suggest_categorical("crop", [0.0, 5.0])
 
 
+def crop_frames(trial: BaseTrial) -> int:
+    """Frames of the random piece of a clip that a training step sees, Akiyama & Sato's two lengths."""
+    return trial.suggest_categorical("crop_frames", [512, 1024])
+
+
+def frequency_mask(trial: BaseTrial) -> int:
+    """Mel bins that a masked stripe has at most; 0 = no mask."""
+    return trial.suggest_categorical("freq_mask", [0, 8, 16, 32])
+
+
+def strong_mixup(trial: BaseTrial) -> float:
+    """α of mixup's Beta(α, α), in steps of 0.1 from 0 (off) to 1, where halves are as likely as any."""
+    return trial.suggest_float("mixup", 0.0, 1.0, step=0.1)
+
+
 def code_width(trial: BaseTrial) -> int:
     """Numbers in the code that the scene is classified from."""
     return trial.suggest_categorical("code_width", [64, 128])

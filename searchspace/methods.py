@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
+from searchspace.population import Population
 from searchspace.pruners import Asha, Hyperband, Median, NoPruning, Patience, Promotion
 from searchspace.samplers import SAMPLERS
 
 __all__ = ["PRUNERS", "SAMPLERS", "Asha", "NoPruning", "Pruner", "choose"]
 
 T = TypeVar("T")
-Pruner = Asha | Median | Patience | NoPruning  # Hyperband is an Asha, Promotion stops nothing
+Pruner = Asha | Median | Patience | NoPruning  # Hyperband is an Asha; Promotion and Population stop nothing
 
 PRUNERS: Mapping[str, Pruner] = {
     "asha": Asha(),
@@ -20,6 +21,7 @@ PRUNERS: Mapping[str, Pruner] = {
     "hyperband": Hyperband(),
     "median": Median(),
     "patience": Patience(),
+    "pbt": Population(),
     "none": NoPruning(),
 }
 

@@ -114,16 +114,17 @@ def _switches(dimension: str) -> bool:
     return dimension == off(knob(dimension))
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, str]:
     """["key=value", …] → {key: value}. Raises ValueError for a setting without '=' or a key given twice.
     A value may be empty, as that of a text knob."""
     parsed: dict[str, str] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
-            raise ValueError(f"--set {setting!r}: expected key=value, e.g. --set lr=0.001")
+            example = "lr=0.001" if option == "--set" else "macs=1e9"
+            raise ValueError(f"{option} {setting!r}: expected key=value, e.g. {option} {example}")
         if key in parsed:
-            raise ValueError(f"--set {key} is given twice: {parsed[key]!r} and {value!r}")
+            raise ValueError(f"{option} {key} is given twice: {parsed[key]!r} and {value!r}")
         parsed[key] = value
     return parsed
 

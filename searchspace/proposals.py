@@ -193,6 +193,11 @@ class Proposals:
             trial.set_constraint(name, share)
         return costs
 
+    def within(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """How far a configuration is above each limit, as a share of it; below 0 it keeps to it."""
+        costs = self.predict(values) if self.predict and self.limits else {}
+        return {name: costs[name] / most - 1 for name, most in self.limits.items()}
+
     def attributes(
         self,
         number: int,

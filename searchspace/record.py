@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 PACKAGES = (
     "torch",
@@ -50,9 +49,38 @@ def discard_unused(folder: Path) -> None:
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
-    fresh = folder / "study.json.new"
-    fresh.write_text(json.dumps(record, indent=1, default=str))
-    os.replace(fresh, folder / "study.json")
+    write_whole(folder / "study.json", json.dumps(record, indent=1, default=str))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A kill or a power cut at any moment leaves the old file or the new one, never part of one."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text)
+    put_in_place(fresh, path)
+
+
+def put_in_place(fresh: Path, path: Path) -> None:
+    """Rename after what is renamed is on the disk: some file systems order them the other way round."""
+    handle = os.open(fresh, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.replace(fresh, path)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The epochs of an epochs.jsonl in order, each once: of an epoch written twice the last, and nothing from
+    a torn or damaged line on."""
+    text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
+    epochs: list[dict[str, Any]] = []
+    for line in text.splitlines():
+        try:
+            one = json.loads(line)
+            epochs = [*(known for known in epochs if known["epoch"] < one["epoch"]), one]
+        except (ValueError, TypeError, KeyError):
+            break
+    return epochs
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -97,9 +125,16 @@ class Tables:
                 continue
             fresh = self._folder / f"{name}.parquet.new"
             pd.DataFrame(records).to_parquet(fresh, index=False)
-            os.replace(fresh, self._folder / f"{name}.parquet")
+            put_in_place(fresh, self._folder / f"{name}.parquet")
         self._written = time.monotonic()
         self._took = self._written - began
+
+
+def disk_use(folder: Path) -> dict[str, float]:
+    """{"all": MB below a study's folder, "checkpoints": those of its runs among them}."""
+    sizes = {path: path.stat().st_size / 1e6 for path in folder.rglob("*") if path.is_file()}
+    kept = sum(size for path, size in sizes.items() if path.parent.name == "checkpoint")
+    return {"all": round(sum(sizes.values()), 3), "checkpoints": round(kept, 3)}
 
 
 def newest(studies: Path) -> Path:
@@ -108,16 +143,6 @@ def newest(studies: Path) -> Path:
     if not found:
         raise FileNotFoundError(f"--resume: there is no study under {studies}/; name one with --study")
     return found[-1].parent
-
-
-def hold(folder: Path) -> FileLock:
-    """A lock on the study, held while a driver works on it. Raises ValueError if another process holds it."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"study {folder} is being run by another process") from None
-    return lock
 
 
 def provenance(root: Path) -> dict[str, Any]:
@@ -137,19 +162,9 @@ def provenance(root: Path) -> dict[str, Any]:
 
 
 def _epochs(folder: Path, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    path = folder / row["folder"] / "epochs.jsonl"
-    if not path.is_file():
-        return []
     who = {name: row[name] for name in ("trial", "repeat", "phase")}
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(who | json.loads(text))
-        except json.JSONDecodeError:  # torn by a kill; the run will write it again
-            break
-    return [
-        line for line in lines if line["epoch"] <= row["epochs"]
-    ]  # a worker group may run on past its stop
+    lines = read_lines(folder / row["folder"] / "epochs.jsonl")
+    return [who | line for line in lines if line["epoch"] <= row["epochs"]]  # workers may run on past a stop
 
 
 def _git(root: Path, *arguments: str) -> str | None:

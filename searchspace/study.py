@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from searchspace import extension
 from searchspace.methods import Pruner
+from searchspace.population import Population, explored, together
 from searchspace.proposals import Proposals as Proposals
 from searchspace.proposals import run_folder as run_folder
 from searchspace.proposals import seed_for as seed_for
 from searchspace.proposals import waits
 from searchspace.pruners import Curve, Entry, Promotion, dominators
 from searchspace.published import Published
+from searchspace.storage import open_storage as open_storage
+from searchspace.storage import sqlite_url as sqlite_url
+from searchspace.storage import without_password as without_password
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -38,7 +41,8 @@ class Job:
     `number` is its trial number in the ledger; `trial` the configuration's (the search trial that proposed
     it), `repeat` 0 for the search run and 1, 2, … for confirmation; `folder` is relative to the study's;
     `test`: whether the test split is read after the last epoch; `until`: the epoch after which it is let
-    wait, 0 for none before the last.
+    wait, 0 for none before the last; `parent`: the folder of the run that it goes on as a copy of, from the
+    epoch `born` on.
     """
 
     number: int
@@ -52,6 +56,8 @@ class Job:
     origin: str = "sampler"
     test: bool = False
     until: int = 0
+    parent: str = ""
+    born: int = 0
 
     @property
     def stops_at(self) -> int:
@@ -68,23 +74,14 @@ class Second:
     maximize: bool
 
 
-@dataclass(frozen=True)
-class Spending:
+class Spending(NamedTuple):
     """What a search may cost: `epochs` trained in all, `seconds` of the driver's time; None is no limit."""
 
     epochs: int | None = None
     seconds: float | None = None
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """The study database. Raises ValueError naming the URL if it can't be opened."""
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except Exception as error:  # SQLAlchemy's, the driver's or alembic's: all mean the same to the user
-        raise ValueError(
-            f"cannot open the study database {without_password(url)}: {error}".splitlines()[0]
-        ) from error
+UNLIMITED = Spending()
 
 
 class Ledger:
@@ -96,14 +93,14 @@ class Ledger:
 
     def __init__(
         self,
-        storage: optuna.storages.RDBStorage,
+        storage: optuna.storages.BaseStorage,
         phase: str,
         *,
         pruner: Pruner,
         proposals: Proposals | None = None,
         study: str = "",
         second: Second | None = None,
-        spending: Spending = Spending(),
+        spending: Spending = UNLIMITED,
     ) -> None:
         self.phase, self.pruner, self.proposals, self._storage = phase, pruner, proposals, storage
         self.second, self.spending = second, spending
@@ -111,9 +108,9 @@ class Ledger:
         directions = [StudyDirection.MAXIMIZE]
         if second:
             directions.append(StudyDirection.MAXIMIZE if second.maximize else StudyDirection.MINIMIZE)
-        self.study = optuna.create_study(
-            storage=storage, study_name=name, directions=directions, load_if_exists=True
-        )
+        optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        name = extension.current(storage, name, proposals)
+        self.study = optuna.load_study(study_name=name, storage=storage)
         self._study_id = storage.get_study_id_from_name(name)
         self._began = time.monotonic() - self.study.user_attrs.get("seconds", 0.0)
 
@@ -134,13 +131,15 @@ class Ledger:
         if self.started() >= self.proposals.trials:
             return None
         epochs = self.proposals.epochs
-        until = self.pruner.first(epochs) if isinstance(self.pruner, Promotion) else epochs
+        until = self.pruner.first(epochs) if isinstance(self.pruner, (Promotion, Population)) else epochs
         trial = self.proposals.ask(self.study, until)
         return self._job(self._trials()[trial.number]) if trial else None
 
     def _gone_on(self, *, closing: bool) -> Job | None:
         """The training that the pruner lets go on from where it waits, or its configuration from another
         seed."""
+        if isinstance(self.pruner, Population):
+            return self._next_of_population(self.pruner, closing)
         if not isinstance(self.pruner, Promotion) or self.proposals is None:
             return None
         step = self.pruner.step(self._entries(), self.proposals.epochs, closing=closing)
@@ -153,6 +152,76 @@ class Ledger:
             for name, value in {"reason": "", "until": step.until}.items():
                 self._set(self._trials()[number], name, value)
         return self._job(self._trials()[number])
+
+    def _next_of_population(self, rule: Population, closing: bool) -> Job | None:
+        """What goes on once a generation is complete: first the copies that replace its worst, then the
+        others. The decision is written down before anything is done."""
+        assert self.proposals is not None
+        if not closing and self.started() < self.proposals.trials:
+            return None
+        living = [t for t in self._jobs() if t.state == TrialState.RUNNING]
+        paused = {t.number: t for t in living if waits(t)}
+        ends = [t.user_attrs["until"] for t in paused.values()]
+        epoch = together([t.user_attrs["until"] for t in living], ends)
+        if epoch is None:
+            return None
+        there = {n: t for n, t in paused.items() if t.user_attrs["until"] == epoch}
+        name, known = f"generation {epoch}", self.study.user_attrs
+        if name not in known:
+            scores = {number: t.intermediate_values[epoch] for number, t in there.items()}
+            pairs = rule.replaced(scores)
+            reasons = [rule.reason(scores, loser, parent, epoch) for loser, parent in pairs]
+            self.study.set_user_attr(name, [[*pair, why] for pair, why in zip(pairs, reasons)])
+        for loser, parent, reason in self.study.user_attrs[name]:
+            if loser in there:
+                copy = self._copy(parent, loser, epoch, rule.following(epoch, self.proposals.epochs))
+                self._set(there[loser], "outcome", "PRUNED")
+                self._set(there[loser], "reason", reason)
+                self.study.tell(loser, state=TrialState.PRUNED)
+                if copy is not None:
+                    return self._job(self._trials()[copy])
+                return self._next_of_population(rule, closing)
+        first = there[min(there)]
+        for attribute, value in {
+            "reason": "",
+            "until": rule.following(epoch, self.proposals.epochs),
+        }.items():
+            self._set(first, attribute, value)
+        return self._job(self._trials()[first.number])
+
+    def _copy(self, parent: int, loser: int, epoch: int, until: int) -> int | None:
+        """A running trial that goes on from `parent` after `epoch` with changed knobs; None if there is one
+        in the place of `loser` already, from before a crash."""
+        assert self.proposals is not None
+        if any(t.user_attrs.get("replaces") == [loser, epoch] for t in self._trials()):
+            return None
+        source, number = self._trials()[parent], len(self._trials())
+        same = source.user_attrs["values"]
+        values = explored(
+            source, same, seed_for(self.proposals.seed, {"copy of": parent, "at": epoch}, loser)
+        )
+        attributes = self.proposals.attributes(
+            number,
+            values,
+            origin=f"copy of trial {parent} at epoch {epoch}",
+            until=until,
+            costs=source.user_attrs.get("costs"),
+        )
+        placed = self.proposals.placed(values)
+        made = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=placed.params,
+            distributions=placed.distributions,
+            intermediate_values={e: v for e, v in source.intermediate_values.items() if e <= epoch},
+            user_attrs={
+                "replaces": [loser, epoch],
+                "parent": source.user_attrs["folder"],
+                "born": epoch,
+                **attributes,
+            },
+        )
+        self._storage.create_new_trial(self._study_id, template_trial=made)
+        return number
 
     def _another_seed(self, configuration: int, until: int) -> int:
         """A running trial of a configuration's next seed."""
@@ -179,7 +248,9 @@ class Ledger:
     def spent(self) -> str | None:
         """Why no training may go on or be started, or None."""
         if self.spending.epochs is not None:
-            trained = sum(max(t.intermediate_values, default=0) for t in self._jobs())
+            trained = sum(
+                max(t.intermediate_values, default=0) - t.user_attrs.get("born", 0) for t in self._jobs()
+            )
             if trained >= self.spending.epochs:
                 return f"the budget of {self.spending.epochs} epochs is spent"
         if self.spending.seconds is not None and time.monotonic() - self._began >= self.spending.seconds:
@@ -227,9 +298,10 @@ class Ledger:
         return jobs
 
     def started(self) -> int:
-        """How many trials of --trials have been handed out; further seeds on a rung are none of them."""
+        """How many trials of --trials have been handed out; further seeds on a rung, and copies, are none of
+        them."""
         return sum(
-            t.state != TrialState.WAITING and not t.user_attrs["origin"].startswith("seed ")
+            t.state != TrialState.WAITING and not t.user_attrs["origin"].startswith(("seed ", "copy "))
             for t in self._jobs()
         )
 
@@ -273,15 +345,29 @@ class Ledger:
         others = [self._curve(t) for t in self._jobs() if t.number != job.number]
         return self.pruner.stop_reason(own, epoch, job.epochs, others)
 
+    def count(self, job: Job, what: str) -> None:
+        """One more of the job's "retries" or "preemptions"."""
+        self._set(self._trials()[job.number], what, self.counted(job, what) + 1)
+
+    def counted(self, job: Job, what: str) -> int:
+        return self._trials()[job.number].user_attrs.get(what, 0)
+
     def finish(
-        self, job: Job, outcome: str, reason: str = "", details: Mapping[str, Any] | None = None
+        self,
+        job: Job,
+        outcome: str,
+        reason: str = "",
+        details: Mapping[str, Any] | None = None,
+        *,
+        avoid: str = "",
     ) -> str:
         """Tell what became of a job, once: a job already finished stays as it is. Returns the outcome.
 
         `outcome` is COMPLETE, PRUNED, DIVERGED or FAIL. COMPLETE takes its value from the last report. A
         DIVERGED trial is told PRUNED with a violated constraint: the sampler ranks it below every other,
-        however far it came. FAIL is for the machine's faults, from which there is nothing to learn. One that
-        waits at a rung, or was stopped by a budget, is PAUSED: it can go on, so nothing is told.
+        however far it came. FAIL is for the machine's faults, from which there is nothing to learn; with
+        `avoid` ("memory") it is the configuration's after all, and the sampler is told so in the same way.
+        One that waits at a rung, or was stopped by a budget, is PAUSED: it can go on, so nothing is told.
         """
         trial = self._trials()[job.number]
         if trial.state.is_finished():
@@ -291,13 +377,16 @@ class Ledger:
             self._set(trial, "details", _plain(details or {}))
             return "PAUSED"
         if outcome == "DIVERGED":
-            optuna.trial.Trial(self.study, trial._trial_id).set_constraint("diverged", 1.0)
+            avoid = "diverged"
+        if avoid:
+            optuna.trial.Trial(self.study, trial._trial_id).set_constraint(avoid, 1.0)
         for name, value in {"outcome": outcome, "reason": reason, "details": _plain(details or {})}.items():
             self._set(trial, name, value)
         if outcome == "COMPLETE":
             self.study.tell(job.number, self._objectives(trial, last))
         else:
-            self.study.tell(job.number, state=TrialState.FAIL if outcome == "FAIL" else TrialState.PRUNED)
+            learns_nothing = outcome == "FAIL" and not avoid
+            self.study.tell(job.number, state=TrialState.FAIL if learns_nothing else TrialState.PRUNED)
         return outcome
 
     def rows(self) -> list[dict[str, Any]]:
@@ -397,6 +486,12 @@ class Ledger:
         second = self._second_of(trial)
         return [value, math.nan if second is None else second]
 
+    def going_on(self, *, closing: bool = False) -> set[str]:
+        """Folders of the runs that are under way, that a budget stopped, or, but for when the phase is
+        `closing`, that wait at a rung: those that can go on from where they are."""
+        running = [t for t in self._trials(TrialState.RUNNING) if "values" in t.user_attrs]
+        return {t.user_attrs["folder"] for t in running if not (closing and waits(t))}
+
     def finished(self) -> int:
         """How many runs have ended, however they did, or wait."""
         return sum(t.state.is_finished() or waits(t) for t in self._jobs())
@@ -433,6 +528,8 @@ class Ledger:
             **trial.user_attrs.get("costs", {}),
             **({"parameters": details["parameters"]} if details.get("parameters") is not None else {}),
             "seconds": details.get("seconds"),
+            "retries": trial.user_attrs.get("retries", 0),
+            "preemptions": trial.user_attrs.get("preemptions", 0),
             "started": started,
             "folder": job.folder,
             **{f"config.{name}": value for name, value in job.values.items()},
@@ -461,10 +558,6 @@ def confirmation(finalists: Iterable[Job], seeds: int, study_seed: int) -> list[
     ]
 
 
-def sqlite_url(path: Path) -> str:
-    return f"sqlite:///{path.resolve()}"
-
-
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
@@ -489,10 +582,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def without_password(url: str) -> str:
-    """A database URL fit to be shown and kept; other text as it is."""
-    head, at, tail = url.rpartition("@")
-    shown = f"{head.split('://')[0]}://…@{tail}" if at and "://" in head else url
-    return re.sub(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", r"\1…", shown, flags=re.IGNORECASE)

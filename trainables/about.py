@@ -3,7 +3,9 @@ in a few lines for the terminal."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ import torch
 from datasets.shards import Index
 from datasets.storage import shown
 from searchspace import record
+from searchspace.study import clock
 from trainables import names
 from trainables.registry import family
-from trainables.request import Request
+from trainables.request import EXTENSIBLE, Request
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -25,6 +28,7 @@ def describe_study(
 ) -> dict[str, Any]:
     """study.json: what was asked, of what, with what."""
     about = record.read(study) | record.provenance(PROJECT)
+    objective, second = request.goals()
     about["hardware"] |= {"gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}
     about |= {name: getattr(request, name) for name in ("family", "sampler", "pruner", "seed")}
     about |= request.budget()._asdict()
@@ -33,12 +37,19 @@ def describe_study(
         | planned
         | machines
         | {
+            "request": about["request"] | {name: getattr(request, name) for name in EXTENSIBLE},
             "status": "running",
             "command": about.get("command", [shown(word) for word in sys.argv]),
-            "objective": {"metric": request.objective, "mode": "max"},
+            "objective": {"metric": objective, "mode": "max"},
+            "second": second and {"metric": second.name, "mode": "max" if second.maximize else "min"},
+            "limits": request.limits(),
+            "spending": request.spending()._asdict(),
             "data": about_data(index),
             "published": [
-                asdict(row) for row in family(request.family).published if row.metric in names.METRICS
+                asdict(row)
+                for name in request.families()
+                for row in family(name).published
+                if row.metric in names.METRICS
             ],
         }
     )
@@ -74,7 +85,17 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
             f"search   {about['trials']} configurations x up to {about['epochs']} epochs, {about['sampler']} "
             f"+ {about['pruner']}, {about['concurrent']} at a time"
         )
+        second, spending = about["second"], about["spending"]
+        if second:
+            first = about["objective"]["metric"]
+            print(f"for      {first} (max) against {second['metric']} ({second['mode']})")
+        if any(spending.values()):
+            asked = [f"{spending['epochs']} epochs"] if spending["epochs"] else []
+            asked += [clock(spending["seconds"])] if spending["seconds"] else []
+            print(f"budget   {' and '.join(asked)} for the search")
         print(f"confirm  the best {about['confirm']} over {about['seeds']} fresh seeds each")
+    for line in about.get("notes", ()):
+        print(f"note     {line}")
     if about["pins"]:
         print(
             "fixed    "
@@ -83,6 +104,13 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
                 for k, v in about["pins"].items()
             )
         )
+
+
+def list_refused(study: Path, refused: Sequence[Mapping[str, Any]]) -> None:
+    """refused.json: the configurations that were over a limit, each with the reason."""
+    if refused:
+        (study / "refused.json").write_text(json.dumps(list(refused), indent=1))
+        print(f"refused  {len(refused)} configurations over a limit; each with its reason: refused.json")
 
 
 def print_rows(about: dict[str, Any]) -> None:

@@ -30,10 +30,11 @@ from datasets.batch import Batch
 from datasets.shards import Index
 from datasets.source import Source, open_source
 from searchspace.record import provenance
-from trainables.contract import answer
+from trainables.contract import RelatesEvents, answer, event_targets
 from trainables.dependence import dependence
 from trainables.metrics import PRESENT, Scores
 from trainables.parts.coupling import attend
+from trainables.relations import Relations
 from trainables.trained import open_trained
 from trainables.tsne import Distance, tsne
 
@@ -111,6 +112,8 @@ def analyse(
         raise ValueError(f"{index.root}: split {split!r} has no clips")
     trained = open_trained(folder, index)
     rows = run_over(trained.model.to(_device()), batches)
+    if not rows.scene_logits.shape[1]:
+        raise ValueError(f"{folder}: this model says nothing of scenes, which an analysis is about")
     _refuse_diverged(folder, rows)
     arrays, found = numbers(trained.model.cpu(), rows, seed=seed, distance=distance)
     metrics = {f"{split}/{name}": value for name, value in rows.scores.compute().items() if value == value}
@@ -123,7 +126,7 @@ def analyse(
         "data": {"path": str(index.root), "split": split, "clips": len(rows.clip)}
         | {name: getattr(index, name) for name in ("corpus", "checksum", "licence")},
         "scenes": list(index.labels.scenes),
-        "events": list(index.labels.events),
+        "events": [index.labels.events[column] for column in rows.columns],
         "metrics": metrics,
     }
     return _write(Path(out) if out else Path(folder) / "analysis", split, arrays, about | found)
@@ -167,7 +170,9 @@ def said(written: Path) -> str:
 class Rows(NamedTuple):
     """What the model said about every clip, in order of clip number; None where it has no such output.
 
-    `coupled`: each branch infers the other's answer through the classifiers' weights.
+    coupled   each branch infers the other's answer through the classifiers' weights
+    columns   which events of the corpus the event numbers are of
+    relations arrays of `Relations`, {} for a model without a graph of events
     """
 
     clip: np.ndarray
@@ -180,19 +185,25 @@ class Rows(NamedTuple):
     event_embedding: np.ndarray | None
     scores: Scores
     coupled: bool
+    columns: tuple[int, ...]
+    relations: dict[str, np.ndarray]
 
 
 @torch.no_grad()
 def run_over(model: nn.Module, batches: Iterable[Batch]) -> Rows:
     """Every batch once through the model, in full precision."""
     model.eval()
-    scores, coupled = Scores(), False
+    scores, relations, coupled, columns = Scores(), Relations(), False, None
     parts: dict[str, list[Tensor]] = {}
     for batch in batches:
         output = answer(model, batch)
         scores.add(output, batch)
         coupled = output.scene_from_event is not None
-        said = {name: getattr(batch, name) for name in ("clip", "scene", "events", "event_known")}
+        columns = output.event_columns
+        if isinstance(model, RelatesEvents):
+            relations.add(model, batch, output)
+        said = {"clip": batch.clip, "scene": batch.scene}
+        said["events"], said["event_known"] = event_targets(output, batch)
         wanted = ("scene_logits", "event_logits", "scene_embedding", "event_embedding")
         said |= {name: getattr(output, name) for name in wanted}
         for name, value in said.items():
@@ -201,7 +212,14 @@ def run_over(model: nn.Module, batches: Iterable[Batch]) -> Rows:
     joined = {name: torch.cat(values).numpy() for name, values in parts.items()}
     order = np.argsort(joined["clip"], kind="stable")
     whole = {name: joined[name][order] if name in joined else None for name in Rows._fields[:8]}
-    return Rows(**whole, scores=scores, coupled=coupled)  # type: ignore[arg-type]
+    events = range(joined["events"].shape[1]) if columns is None else columns.tolist()
+    return Rows(
+        **whole,  # type: ignore[arg-type]
+        scores=scores,
+        coupled=coupled,
+        columns=tuple(events),
+        relations=relations.arrays(),
+    )
 
 
 def numbers(
@@ -219,6 +237,11 @@ def numbers(
     event_share      (S, E) share of a true scene's clips labelled with the event; NaN where none is known
     clip_map         (M, 2) t-SNE of the scene logits           clip_rows    (M,) which clips these are
     label_map        (S + E, 2) t-SNE of W_s and W_e together, scenes first
+    relation         (S, E, E) share of event j in what event i receives, mean over the clips of each true
+                     scene; NaN without any
+    relation_clip    (M,) the clip of each scene whose own scene is most probable to the model
+    clip_relation    (M, E, E) the shares in these clips
+    The last three are of a model with a graph of events, E its events.
     """
     left_out: list[str] = []
     clip_map, clip_rows, about_clips = tsne(rows.scene_logits, seed=seed)
@@ -229,6 +252,7 @@ def numbers(
         "event_share": event_share(rows),
         "clip_map": clip_map,
         "clip_rows": clip_rows,
+        **rows.relations,
     }
     maps = {"clips": about_clips}
     table = []

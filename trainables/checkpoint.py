@@ -25,11 +25,17 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, half there, or of another shape than the run asking for it."""
 
 
+class Damaged(CheckpointError):
+    """A checkpoint that was whole once and can't be read any more."""
+
+
 def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write `tensors` and `state` to `folder`, replacing what is there in one step. Raises OSError on a full
     disk."""
     folder = Path(folder)
-    fresh, stale = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    _, fresh, stale = _places(folder)
+    if not folder.exists() and (only := _whole(folder)):  # left by a kill between the two renames below
+        os.replace(only, folder)
     for leftover in (fresh, stale):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -61,19 +67,29 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{folder}: no checkpoint there (expected {TENSORS} and {STATE})")
     try:
         return load_file(found / TENSORS), json.loads((found / STATE).read_text())
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{found}: damaged checkpoint: {error}") from error
+    except (SafetensorError, ValueError) as error:  # ValueError: not JSON, not even text
+        raise Damaged(f"{found}: damaged checkpoint: {error}") from error
 
 
 def exists(folder: Path) -> bool:
     return _whole(Path(folder)) is not None
 
 
+def remove(folder: Path) -> None:
+    """Delete the checkpoint and what a kill may have left of others."""
+    for each in _places(folder):
+        shutil.rmtree(each, ignore_errors=True)
+
+
 def _whole(folder: Path) -> Path | None:
-    for candidate in (folder, folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")):
+    for candidate in _places(folder):
         if (candidate / STATE).is_file() and (candidate / TENSORS).is_file():
             return candidate
     return None
+
+
+def _places(folder: Path) -> tuple[Path, Path, Path]:
+    return folder, folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
 
 
 def flatten_optimiser(optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

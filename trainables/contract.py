@@ -30,7 +30,7 @@ class AudioFormat:
 class JointOutput:
     """What every family's `forward(waveform (B, C, N))` and `from_features(x (B, C, T, F))` return.
 
-    scene_logits      (B, S) before softmax
+    scene_logits      (B, S) before softmax; (B, 0) of a model that says nothing of scenes
     event_logits      (B, E) before sigmoid; None where the model has no event branch
     scene_embedding   (B, D) what the scene classifier reads
     event_embedding   (B, D) what the event classifier reads; None without an event branch
@@ -41,6 +41,8 @@ class JointOutput:
     possible_events   (B, S, E) 1 where the training labels have the event in the scene; None likewise
     frame_logits      (B, T, E) the events of each frame before sigmoid; None where the model has none. Then
                       `event_logits` is their maximum over time, and T that of `Batch.frames`
+    noisy_event_logits  (B, E) the events as labels that nobody has checked would have them, before sigmoid;
+                      None but where such labels have a head of their own
     event_columns     (n,) int64, which events of the label space `event_logits` (B, n) are of; None = all
     """
 
@@ -54,6 +56,7 @@ class JointOutput:
     possible_events: Tensor | None = None
     frame_logits: Tensor | None = None
     event_columns: Tensor | None = None
+    noisy_event_logits: Tensor | None = None
 
 
 Term = Callable[[JointOutput, Batch], Tensor]
@@ -108,6 +111,14 @@ class FitsLabels(Protocol):
     """
 
     def fit_labels(self, batches: Iterable[Batch]) -> None: ...
+
+
+@runtime_checkable
+class RelatesEvents(Protocol):
+    """A model with a graph of its events: what of the message that event i receives comes from event j, in
+    each clip of waveform (B, C, N): (B, n, n), rows sum to 1, the events in the order of `event_logits`."""
+
+    def event_relations(self, waveform: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,8 @@ def evaluate(
 
 def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) -> Batch:
     """Mixup (Zhang et al. 2018) of waveforms and labels with one λ ~ Beta(α, α) per clip and partners drawn
-    from the batch, from the same part where several shard sets are in it.
+    from the batch, from the same part where several shard sets are in it; clips whose events were checked are
+    mixed with such, the others with others.
 
     A mixture is of unknown scene or event where either clip is: its scene row becomes zeros.
     """
@@ -136,7 +137,7 @@ def mix(batch: Batch, alpha: float, generator: torch.Generator | None = None) ->
     gamma = torch._standard_gamma(torch.full((2, size), alpha, dtype=torch.float64), generator=generator)
     share = (gamma[0] / gamma.sum(0)).nan_to_num(0.5).float().to(batch.waveform.device)
     partner = torch.randperm(size, generator=generator).to(batch.waveform.device)
-    partner = _within(batch.part, partner)
+    partner = _within(2 * batch.part + (batch.curated > 0), partner)
 
     def blend(x: Tensor) -> Tensor:
         s = share.view(-1, *[1] * (x.dim() - 1))
@@ -216,6 +217,15 @@ class _Timed:
             if batch is None:
                 return
             yield batch
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """What the recipe's `precision` means on a device: bf16 where asked for, or by itself ("auto") on a GPU
+    that has it; None is full precision."""
+    if precision == "bf16":
+        return torch.bfloat16
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if precision == "auto" and has_bf16 else None
 
 
 def autocasting(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from searchspace.record import read_lines, write_whole
 from trainables import checkpoint
 from trainables.names import FRAME_F
 from trainables.run import Run
@@ -30,7 +31,11 @@ class RunFolder:
     def __init__(self, path: Path, run: Run, provenance: Mapping[str, Any], *, writer: bool = True) -> None:
         self.path, self.run, self.writer = Path(path), run, writer
         if checkpoint.exists(self._checkpoint):
-            run.load(self._checkpoint)  # first: another run's folder is left as it is
+            try:
+                run.load(self._checkpoint)  # first: another run's folder is left as it is
+            except checkpoint.Damaged:  # a disk's fault; the same epochs give the same numbers again
+                if writer:
+                    checkpoint.remove(self._checkpoint)
         if writer:
             self.path.mkdir(parents=True, exist_ok=True)
             record = {
@@ -99,28 +104,16 @@ class RunFolder:
         """Drop lines the checkpoint does not know (and a torn last one): those epochs will be run and written
         again."""
         kept = [json.dumps(line) + "\n" for line in read_epochs(self.path) if line["epoch"] <= epoch]
-        fresh = self.path / "epochs.jsonl.new"
-        fresh.write_text("".join(kept))
-        os.replace(fresh, self.path / "epochs.jsonl")
+        write_whole(self.path / "epochs.jsonl", "".join(kept))
 
 
 def read_epochs(folder: Path) -> list[dict[str, float]]:
     """The lines of epochs.jsonl in order; a torn last line is left out."""
-    path = Path(folder) / "epochs.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    epochs = []
-    for line in lines:
-        try:
-            epochs.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return epochs
+    return read_lines(Path(folder) / "epochs.jsonl")
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps(value, indent=1))
-    os.replace(fresh, path)
+    write_whole(path, json.dumps(value, indent=1))
 
 
 def _numbers(values: Any, count: int) -> list[float | None]:

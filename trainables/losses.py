@@ -8,6 +8,7 @@ float32 whatever the output's type.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -49,6 +50,55 @@ def event_mse(output: JointOutput, batch: Batch) -> Tensor:
     logits = _required(output.event_logits, "event_logits").float()
     events, known = event_targets(output, batch)
     return _mean_where((logits.sigmoid() - events).square() * known, known.sum())
+
+
+def curated_bce(output: JointOutput, batch: Batch) -> Tensor:
+    """`event_bce` of the clips whose events people have checked (`Batch.curated`), mean over their known
+    entries."""
+    return event_bce(output, _only(batch, batch.curated))
+
+
+def noisy_bce(output: JointOutput, batch: Batch) -> Tensor:
+    """Binary cross-entropy of sigmoid(`noisy_event_logits`) (B, E) with events that nobody has checked, mean
+    over the known entries of those clips."""
+    return _noisy_bce(_required(output.noisy_event_logits, "noisy_event_logits").float(), batch)
+
+
+def noisy_bce_of_sigmoid(output: JointOutput, batch: Batch) -> Tensor:
+    """The same with a second sigmoid on top, as in Akiyama & Sato's released code: the probability is then
+    never below 1/2."""
+    return _noisy_bce(_required(output.noisy_event_logits, "noisy_event_logits").float().sigmoid(), batch)
+
+
+def _noisy_bce(logits: Tensor, batch: Batch) -> Tensor:
+    known = _only(batch, 1 - batch.curated).event_known
+    each = F.binary_cross_entropy_with_logits(logits, batch.events, reduction="none")
+    return _mean_where(each * known, known.sum())
+
+
+def pseudo_mse(temperature: float) -> Term:
+    """Squared error of sigmoid(`event_logits`) (B, E), mean over known entries: from the events in clips that
+    people have checked, in others from a teacher's probabilities, sharpened.
+
+    Akiyama & Sato 2019, soft pseudo labels. A clip's tags p become p^T / Σ p^T, T = `temperature`; they are
+    of the model's events, in their order.
+    """
+
+    def term(output: JointOutput, batch: Batch) -> Tensor:
+        logits = _required(output.event_logits, "event_logits").float()
+        sharp = batch.tags.clamp_min(0) ** temperature
+        sharp = sharp / sharp.sum(1, keepdim=True).clamp_min(torch.finfo(sharp.dtype).tiny)
+        checked = batch.curated[:, None]
+        wanted = checked * batch.events + (1 - checked) * sharp
+        known = checked * batch.event_known + (1 - checked)
+        return _mean_where((logits.sigmoid() - wanted).square() * known, known.sum())
+
+    return term
+
+
+def _only(batch: Batch, clips: Tensor) -> Batch:
+    """The batch with the events of the clips known where `clips` (B,) is 1 only."""
+    return replace(batch, event_known=batch.event_known * clips[:, None])
 
 
 def frame_bce(output: JointOutput, batch: Batch) -> Tensor:
@@ -155,6 +205,10 @@ def known_clips(term: Term, batch: Batch) -> Tensor:
         return batch.scene.sum()
     if term in (event_bce, event_mse):
         return batch.event_known.sum() / max(1, batch.event_known.shape[1])
+    if term is curated_bce:
+        return known_clips(event_bce, _only(batch, batch.curated))
+    if term in (noisy_bce, noisy_bce_of_sigmoid):
+        return known_clips(event_bce, _only(batch, 1 - batch.curated))
     if term is frame_bce:
         return (batch.frame_known.mean(1) * batch.event_known.mean(1)).sum()
     scene_known = (batch.scene.sum(1, keepdim=True) > 0).float()

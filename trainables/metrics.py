@@ -188,7 +188,7 @@ def _usable(scores: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _confusion(logits: np.ndarray, scene: np.ndarray) -> np.ndarray:
     known = scene.sum(1) > 0
     size = scene.shape[1]
-    if not size:
+    if not size or not logits.shape[1]:  # no scenes in the corpus, or none in the model
         return np.zeros((0, 0), dtype=np.int64)
     cells = scene[known].argmax(1) * size + logits[known].argmax(1)
     return np.bincount(cells, minlength=size * size).reshape(size, size)

@@ -25,7 +25,10 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "scene_accuracy": Metric("max", "share of clips whose scene is right, 0-1"),
     "scene_accuracy_macro": Metric("max", "mean of the scenes' recalls, 0-1; the papers' accuracy"),
-    "svm_accuracy": Metric("max", "scene_accuracy of an SVM on the model's codes, 0-1; last epoch only"),
+    "svm_accuracy": Metric(
+        "max",
+        "scene_accuracy of an SVM on the codes of the epoch best on validation, 0-1; after the last epoch",
+    ),
     "event_map": Metric("max", "mean over events of average precision, 0-1"),
     "event_auc": Metric("max", "mean over events of the area under the ROC curve, 0-1"),
     "event_auc_per_clip": Metric(

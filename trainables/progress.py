@@ -33,6 +33,7 @@ class Progress:
         self.rates: dict[str, tuple[float, float]] = {}  # clips/s and share waited for data, of those running
         self.restarts = 0
         self.watch: Callable[[Mapping[str, float]], None] | None = None  # is told `figures` at every change
+        self.checkpoint_bytes: int | None = None
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Progress:
@@ -118,12 +119,14 @@ class Progress:
             parts.append(f"remaining about {_clock(elapsed / self.ended_here * (self.jobs - self.ended))}")
         if self.best:
             parts.append(f"best so far {self.best[0]:.4f} ({_name(self.best[1])})")
+        if self.checkpoint_bytes is not None:
+            parts.append(f"checkpoints {self.checkpoint_bytes / 1e6:.1f} MB")
         return ", ".join(parts)
 
 
 def describe(values: Mapping[str, Any]) -> str:
     """A configuration in few words, the structural knobs first."""
-    first = [str(values[k]) for k in ("backbone", "framework") if k in values]
+    first = [str(values[k]) for k in ("family", "backbone", "framework") if k in values]
     rest = [
         f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}"
         for k, v in values.items()

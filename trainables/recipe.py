@@ -89,13 +89,18 @@ def complete(
     return asdict(config) | asdict(recipe)
 
 
+def knobs_of(family_name: str) -> dict[str, Any]:
+    """{knob: its type} of a family and its training."""
+    return get_type_hints(family(family_name).config) | get_type_hints(Recipe)
+
+
 def parse_pins(family_name: str, settings: Mapping[str, str]) -> dict[str, Any]:
     """Values for knobs named on a command line, by the knobs' types; "a,b" becomes the tuple of choices (a,
     b).
 
     Raises ValueError naming the knob, the value and what is accepted.
     """
-    kinds = get_type_hints(family(family_name).config) | get_type_hints(Recipe)
+    kinds = knobs_of(family_name)
     refuse_unknown(settings, kinds, f"family {family_name}")
     pins: dict[str, Any] = {}
     for name, text in settings.items():

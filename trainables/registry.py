@@ -12,7 +12,7 @@ from trainables.knobs import fill, parse_value, refuse_unknown
 
 __all__ = ["FAMILIES", "config_from", "family", "fill", "parse_value", "refuse_unknown"]
 
-FAMILIES: tuple[str, ...] = ("csem", "ergl", "bigru_mtl", "resnet_aet", "tagvector")
+FAMILIES: tuple[str, ...] = ("csem", "ergl", "bigru_mtl", "resnet_aet", "tagvector", "tagger")
 
 
 def family(name: str) -> Family:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mode
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -23,13 +23,18 @@ from datasets.shards import Index
 from datasets.storage import is_url
 from searchspace import record
 from searchspace import tables as paper_tables
-from searchspace.methods import PRUNERS, SAMPLERS, choose
+from searchspace.families import prefixed
+from searchspace.methods import PRUNERS, SAMPLERS, Pruner, choose
 from searchspace.pins import parse_settings
+from searchspace.population import Population
+from searchspace.pruners import Promotion
 from searchspace.published import Published
-from searchspace.study import now, without_password
-from trainables import names
-from trainables.recipe import parse_pins
+from searchspace.study import Second, Spending, now, without_password
+from trainables import goals
 from trainables.registry import family
+from trainables.space import families_of, pins_across
+
+EXTENSIBLE = ("trials", "budget_time", "budget_epochs", "set")  # what a study resumed may have more of
 
 
 class Budget(NamedTuple):
@@ -52,7 +57,7 @@ class Request:
     resume: bool = False
     """Continue the study (the newest under studies/ if --study is not given)."""
     family: str = "csem"
-    """Model family."""
+    """Model family; several, as in csem,bigru_mtl, are searched side by side, the family being a knob."""
     data: str | None = None
     """Shard set (made by python -m datasets.prepare), a folder or a URL; the built-in corpus by default."""
     mix: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -60,10 +65,20 @@ class Request:
     events: str | None = None
     """Event labels: labels (the default), tags (a teacher's, soft), tags>0.1 (hard), labels@0.8 (made 80 %
     right); with --table as the paper's by default."""
-    objective: str = names.OBJECTIVE
-    """What the search makes as high as it can, on the validation split, e.g. val/frame_f_micro."""
+    objective: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """What the search makes as high as it can, on the validation split; val/scene_accuracy by default. Given
+    twice, the second is weighed against it: macs, parameters, memory, latency (each as low as it can) or
+    another of the validation split."""
+    limit: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """What a model may need at most: --limit macs=1e9 parameters=1e6 memory=2e9 (bytes of a training step). A
+    configuration that needs more is not run."""
     trials: int | None = None
-    """Configurations to try; 16 by default."""
+    """Configurations to try; 16 by default. A finished study resumed with more goes on."""
+    budget_time: Annotated[str | None, tyro.conf.arg(name="budget")] = None
+    """Time for the search, e.g. 8h or 30m. What is running when it is spent is stopped and never ranked as
+    complete; resumed with a larger one it goes on. The confirmation is not counted."""
+    budget_epochs: int | None = None
+    """The same in epochs trained, over all trials."""
     epochs: int | None = None
     """Full length of a training; 9 by default, with --table as many as the paper's."""
     confirm: int | None = None
@@ -80,9 +95,19 @@ class Request:
     """Fix knobs or narrow their choices: --set lr=0.001 backbone=tinycnn,cnnt. With --table: knobs that the
     rows leave open; rows that have another value are left out."""
     sampler: str = "tpe"
-    """Who proposes: tpe, random."""
+    """Who proposes: tpe, gp, cmaes, nsga2, nsga3, random, qmc (evenly spread), grid (every point once)."""
     pruner: str = "asha"
-    """Who stops early: asha, none."""
+    """Who stops early: asha, promotion (all wait at a rung, the best go on from their checkpoints),
+    hyperband, median, patience, none; pbt replaces the worst by changed copies of the best."""
+    rung_seeds: int = 1
+    """With --pruner promotion: seeds that a configuration is trained from up to a rung before it goes on."""
+    prior: float = 0.5
+    """Probability that a proposal is made near a published row, at the study's start; it halves with every 10
+    finished trials. 0 for none."""
+    duplicates: Literal["reuse", "reseed"] = "reuse"
+    """A configuration proposed again is answered with its result (reuse), or run from another seed."""
+    warm_start: Path | None = None
+    """An earlier study on the same data: the sampler knows its finished trials."""
     seed: int = 0
     """Seed of the study: proposals, initial weights, order of clips."""
     cpus_per_trial: Annotated[int, tyro.conf.arg(aliases=["--cpus-per-worker"])] = 1
@@ -110,9 +135,9 @@ class Request:
         else:
             printed = [row.epochs for row in self.printed() if row.epochs]
             usual = Budget(trials=0, epochs=mode(printed or [1]), confirm=0, seeds=10)
-        for name in ("trials", "epochs", "seeds"):
+        for name in ("trials", "epochs", "seeds", "budget_epochs"):
             if (asked := getattr(self, name)) is not None and asked < 1:
-                raise ValueError(f"--{name} {asked}: expected at least 1")
+                raise ValueError(f"--{name.replace('_', '-')} {asked}: expected at least 1")
         if self.confirm is not None and self.confirm < 0:
             raise ValueError(f"--confirm {self.confirm}: expected 0 or more")
         asked = {name: getattr(self, name) for name in Budget._fields if getattr(self, name) is not None}
@@ -123,7 +148,39 @@ class Request:
         return paper_tables.rows_of(family(self.family).published, self.table or "", self.rows)
 
     def pins(self) -> dict[str, Any]:
-        return parse_pins(self.family, parse_settings([one for group in self.set for one in group]))
+        return pins_across(self.families(), parse_settings([one for group in self.set for one in group]))
+
+    def families(self) -> tuple[str, ...]:
+        return families_of(self.family)
+
+    def goals(self) -> tuple[str, Second | None]:
+        """The objective, and the second one if there is."""
+        every = all(family(name).frame_hop is not None for name in self.families())
+        return goals.objectives(self.objective, frames=every)
+
+    def limits(self) -> dict[str, float]:
+        return goals.limits([one for group in self.limit for one in group])
+
+    def spending(self) -> Spending:
+        return Spending(self.budget_epochs, goals.seconds(self.budget_time) if self.budget_time else None)
+
+    def method(self) -> Pruner:
+        """Who stops early. Raises ValueError for what it can't do."""
+        pruner = choose("pruner", self.pruner, PRUNERS)
+        if isinstance(pruner, Population) and (trials := self.budget().trials) < pruner.share:
+            raise ValueError(
+                f"--trials {trials}: --pruner pbt replaces a quarter, expected at least {pruner.share}"
+            )
+        if self.goals()[1] and pruner.objectives < 2:
+            able = [name for name, one in PRUNERS.items() if one.objectives > 1]
+            raise ValueError(
+                f"--pruner {self.pruner} compares one objective; with two take {', '.join(able)}"
+            )
+        if self.rung_seeds < 1:
+            raise ValueError(f"--rung-seeds {self.rung_seeds}: expected at least 1")
+        if self.rung_seeds > 1 and not isinstance(pruner, Promotion):
+            raise ValueError(f"--rung-seeds {self.rung_seeds}: only with --pruner promotion")
+        return replace(pruner, seeds=self.rung_seeds) if isinstance(pruner, Promotion) else pruner
 
 
 def begin(request: Request) -> tuple[Path, Request]:
@@ -143,23 +200,22 @@ def begin(request: Request) -> tuple[Path, Request]:
         begun = Request(
             **asked
             | {"study": study, "resume": True, "mix": tuple(asked.get("mix", ()))}
-            | {"set": tuple(map(tuple, asked["set"]))}
+            | {name: tuple(map(tuple, asked.get(name, ()))) for name in ("set", "limit")}
+            | {"objective": _words(asked["objective"]), "warm_start": _path(asked.get("warm_start"))}
         )
         refuse_other_options(request, begun)
-        return study, begun
+        return study, extended(request, begun)
     for name in ("cpus_per_trial", "workers_per_trial", "trials_at_once"):
         if (asked_for := getattr(request, name)) is not None and asked_for < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
     share = request.gpus_per_trial
     if share is not None and (share < 0 or (share > 1 and share != int(share))):
         raise ValueError(f"--gpus-per-trial {share:g}: expected 0, a share of one GPU, or whole GPUs")
-    (
-        family(request.family),
-        choose("sampler", request.sampler, SAMPLERS),
-        choose("pruner", request.pruner, PRUNERS),
-    )
+    request.families(), choose("sampler", request.sampler, SAMPLERS)
     refuse_table_options(request)
-    names.check_objective(request.objective, frames=family(request.family).frame_hop is not None)
+    request.goals(), request.limits(), request.spending(), request.method()
+    if not 0 <= request.prior <= 1:
+        raise ValueError(f"--prior {request.prior:g}: expected a probability, 0 to 1")
     request.budget()
     request.pins()
     index = Index.load(request.data) if request.data else None
@@ -173,6 +229,7 @@ def begin(request: Request) -> tuple[Path, Request]:
         )
     request = replace(request, mix=tuple(map(resolved, request.mix)))
     kind = "-".join(["table", *re.findall(r"\w+", request.table)]) if request.table else request.family
+    kind = kind.replace(",", "-")
     study = request.study or studies() / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     request = replace(request, database=request.database or os.environ.get("SCENETUNE_DATABASE"))
     secret_free = without_password(request.database) if request.database else None
@@ -202,26 +259,92 @@ def studies() -> Path:
 
 def refuse_other_options(request: Request, begun: Request) -> None:
     """Raises ValueError for an option that a resumed study was begun without; it would not be looked at."""
-    looked_at = ("study", "resume", "data", "events", "database")
+    looked_at = ("study", "resume", "data", "events", "database", *EXTENSIBLE)
     for option in fields(Request):
         given, kept = getattr(request, option.name), getattr(begun, option.name)
         if option.name not in looked_at and given not in (option.default, kept):
-            name = option.name.replace("_", "-")
+            name = _option(option.name)
             raise ValueError(
-                f"--{name} {given}: the study was begun with {kept} and goes on as it was begun; leave out "
-                f"--{name}, or begin another study"
+                f"{name} {given}: the study was begun with {kept} and goes on as it was begun; leave out "
+                f"{name}, or begin another study"
             )
+
+
+def extended(request: Request, begun: Request) -> Request:
+    """`begun` with what a resumed study may have more of: trials, budgets, and choices of knobs. Raises
+    ValueError for less."""
+    if begun.table is not None:
+        given = [n for n in EXTENSIBLE if getattr(request, n) not in (None, (), getattr(begun, n))]
+        if given:
+            raise ValueError(f"{_option(given[0])}: the rows of a table are fixed when it is begun")
+        return begun
+    had = begun.budget().trials
+    if request.trials is not None and request.trials < had:
+        raise ValueError(f"--trials {request.trials}: the study was begun with {had}; give as many, or more")
+    more = {
+        name: getattr(request, name)
+        for name in ("trials", "budget_time", "budget_epochs")
+        if getattr(request, name) is not None
+    }
+    wider = replace(begun, **more)
+    wider.budget(), wider.spending()
+    if not request.set:
+        return wider
+    old = parse_settings([one for group in begun.set for one in group])
+    new = parse_settings([one for group in request.set for one in group])
+    for name, text in new.items():
+        if name not in old:
+            raise ValueError(
+                f"--set {name}={text}: the study was begun with {name} open; an extended space is a wider one"
+            )
+        lost = [word for word in old[name].split(",") if word not in text.split(",")]
+        if lost:
+            raise ValueError(
+                f"--set {name}={text}: the study was begun with {name}={old[name]}; an extended space keeps "
+                f"what was searched, as in --set {name}={old[name]},{text}"
+            )
+    merged = replace(wider, set=(tuple(f"{name}={text}" for name, text in (old | new).items()),))
+    merged.pins()
+    return merged
+
+
+def _option(name: str) -> str:
+    """A field as it is given on the command line."""
+    return "--budget" if name == "budget_time" else f"--{name.replace('_', '-')}"
+
+
+def _words(asked: str | list[str]) -> tuple[str, ...]:
+    return (asked,) if isinstance(asked, str) else tuple(asked)
+
+
+def _path(asked: str | None) -> Path | None:
+    return None if asked is None else Path(asked)
 
 
 def refuse_table_options(request: Request) -> None:
     """Raises ValueError for options of a search given with --table, or of a table given without."""
     usual = {option.name: option.default for option in fields(Request)}
-    search_only = ("trials", "confirm", "sampler", "pruner", "objective")
+    search_only = (
+        "trials",
+        "confirm",
+        "sampler",
+        "pruner",
+        "objective",
+        "limit",
+        "budget_time",
+        "budget_epochs",
+        "prior",
+        "rung_seeds",
+        "duplicates",
+        "warm_start",
+    )
+    if request.table is not None and len(request.families()) > 1:
+        raise ValueError(f"--family {request.family}: a table is of one family's paper; name that one")
     given = [name for name in search_only if getattr(request, name) != usual[name]]
     if request.table is not None and given:
         raise ValueError(
-            f"--{given[0]} {getattr(request, given[0])}: with --table nothing is searched or selected; its "
-            "rows are fixed, --rows picks some and --seeds says how often each is trained"
+            f"{_option(given[0])} {getattr(request, given[0])}: with --table nothing is searched or "
+            "selected; its rows are fixed, --rows picks some and --seeds says how often each is trained"
         )
     given = [name for name in ("rows", "baseline") if getattr(request, name) != usual[name]]
     if request.table is None and given:
@@ -248,8 +371,12 @@ def local_folders(index: Index, mix: Iterable[str]) -> list[Path]:
 
 
 def pins_of(request: Request, about: dict[str, Any], gpus: float) -> dict[str, Any]:
-    """The user's pins, as they were when the study was begun; without a GPU, only TinyCNN by default."""
-    if "pins" in about:
-        return {name: tuple(pin) if isinstance(pin, list) else pin for name, pin in about["pins"].items()}
+    """The user's pins, with what was pinned by default when the study was begun; without a GPU, cSEM's
+    backbone is TinyCNN by default."""
     pins = request.pins()
-    return {"backbone": "tinycnn", **pins} if request.family == "csem" and not gpus else pins
+    if "pins" in about:
+        begun = {name: tuple(pin) if isinstance(pin, list) else pin for name, pin in about["pins"].items()}
+        return begun | pins
+    families = request.families()
+    backbone = "backbone" if families == ("csem",) else prefixed("csem", "backbone")
+    return {backbone: "tinycnn", **pins} if "csem" in families and not gpus else pins

@@ -6,6 +6,7 @@ by itself.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -22,15 +23,17 @@ from datasets.batch import Batch
 from datasets.source import Source
 from trainables import checkpoint
 from trainables.contract import AudioFormat, FitsLabels
-from trainables.engine import evaluate, make_optimiser, train_epoch, warmup_cosine
-from trainables.evaluators import choose_svm, codes
+from trainables.engine import autocast_dtype, evaluate, make_optimiser, train_epoch, warmup_cosine
+from trainables.evaluators import Codes, SvmEvaluator, codes
 from trainables.frame_metrics import SEGMENT
+from trainables.latency import latency
 from trainables.metrics import Scores
 from trainables.parts.batchnorm import synchronise
 from trainables.parts.frontend import statistics
 from trainables.pretrained import features_of, start_from
 from trainables.recipe import configure
 from trainables.registry import family
+from trainables.watch import progressing
 
 EVAL_BATCH = 64  # clips a validation step; the metrics do not depend on it
 
@@ -70,6 +73,7 @@ class Run:
         self.family, index = family(family_name), source.index
         self.terms, self.weights = self.family.terms(self.config), self.family.weights(self.config)
         self.relabel = self.family.relabel(self.config)
+        self.svm = SvmEvaluator(self.family.svm_kernels(self.config))
         _be_repeatable()
         torch.manual_seed(seed)
         self.model = self.family.build(
@@ -101,6 +105,13 @@ class Run:
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
+    @functools.cached_property
+    def latency(self) -> float:
+        """Time for one clip, ms (trainables/latency.py), measured once in a process."""
+        index, frontend = self.source.index, cast(Any, self.model.frontend)
+        clip = torch.zeros(1, index.channels, index.samples, device=self.device)
+        return latency(self.model, tuple(frontend.raw(clip).shape), self.device)
+
     def next_epoch(self) -> dict[str, float]:
         """Train one epoch and validate: {"train/…", "val/…"}. Raises engine.Diverged on a non-finite loss."""
         seed = _derive(self.seed, "epoch", self.epoch, self.rank)
@@ -124,6 +135,8 @@ class Run:
         )
         self.epoch += 1
         validated, _ = self.score("val")
+        if self.epoch < self.epochs:
+            self.svm.offer(self.epoch, validated["scene_accuracy"], self.model)
         return {f"train/{k}": v for k, v in trained.items()} | {f"val/{k}": v for k, v in validated.items()}
 
     def _train_batches(self) -> Iterator[Batch]:
@@ -135,13 +148,15 @@ class Run:
             world=self.world,
             device=str(self.device),
         )
-        for batch in batches:
+        for batch in progressing(batches):
             yield batch if self.relabel is None else self.relabel(batch, self.seed, self.epoch)
 
     def score(self, split: str) -> tuple[dict[str, float], Scores]:
         """Losses and metrics on a split ("val", "test"), every clip once, and the scores behind them."""
-        batches = self.source.eval_batches(
-            split, EVAL_BATCH * self.world, rank=self.rank, world=self.world, device=str(self.device)
+        batches = progressing(
+            self.source.eval_batches(
+                split, EVAL_BATCH * self.world, rank=self.rank, world=self.world, device=str(self.device)
+            )
         )
         hop = self.family.frame_hop
         losses, scores = evaluate(
@@ -156,24 +171,22 @@ class Run:
 
     def _svm(self, split: str) -> dict[str, float]:
         """After the last epoch, "svm_accuracy" where the family asks for it; every rank reads all clips."""
-        kernels = self.family.svm_kernels(self.config)
-        if not kernels or self.epoch < self.epochs:
+        if not self.svm.kernels or self.epoch < self.epochs:
             return {}
-        read = {
-            name: codes(
-                self.model,
-                self.source.eval_batches(name, EVAL_BATCH, device=str(self.device)),
-                autocast=self._autocast(),
-            )
-            for name in {"train", "val", split}
-        }
-        return {"svm_accuracy": choose_svm(read["train"], read["val"], kernels).accuracy(read[split])}
+        return {"svm_accuracy": self.svm.score(self.model, self.epoch, self._codes, split)}
+
+    def _codes(self, split: str) -> Codes:
+        batches = self.source.eval_batches(split, EVAL_BATCH, device=str(self.device))
+        return codes(self.model, progressing(batches), autocast=self._autocast())
 
     def save(self, folder: Path) -> None:
         """Everything needed to go on, to `folder`, in one step (rank 0 calls it); after the last epoch, the
-        model alone."""
+        model alone, and that of the epoch its SVM is of."""
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         state = self._identity() | {"epoch": self.epoch} | self._about_model()
+        if self.svm.kernels:
+            tensors |= {f"svm/{k}": v for k, v in self.svm.tensors().items()}
+            state["svm"] = self.svm.state()
         if self.epoch < self.epochs:
             optimiser, state["optimiser"] = checkpoint.flatten_optimiser(self.optimiser)
             tensors |= {f"optimiser/{k}": v for k, v in optimiser.items()}
@@ -196,6 +209,8 @@ class Run:
         self.model.load_state_dict(_under("model/", tensors))
         if "optimiser" in state:
             checkpoint.restore_optimiser(self.optimiser, _under("optimiser/", tensors), state["optimiser"])
+        if "svm" in state:
+            self.svm.restore(_under("svm/", tensors), state["svm"])
         self.epoch = state["epoch"]
 
     def _identity(self) -> dict[str, Any]:
@@ -227,9 +242,9 @@ class Run:
             mean, std = json.loads(kept.read_text())
         else:
             batches = self.source.eval_batches("train", EVAL_BATCH, device=str(self.device))
-            mean, std = (s.tolist() for s in statistics(frontend, batches))
+            mean, std = (s.tolist() for s in statistics(frontend, progressing(batches)))
             if kept:
-                _write_whole(kept, json.dumps([mean, std]))
+                _write_once(kept, json.dumps([mean, std]))
         normalise = frontend.normalise
         normalise.set_statistics(
             torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device)
@@ -239,7 +254,7 @@ class Run:
         """Every rank reads the whole training split in the same order, so all hold the same numbers."""
         for module in self.model.modules():
             if isinstance(module, FitsLabels):
-                module.fit_labels(self.source.eval_batches("train", EVAL_BATCH))
+                module.fit_labels(progressing(self.source.eval_batches("train", EVAL_BATCH)))
 
     def _data_parallel(self) -> nn.Module:
         if self.sync_batchnorm:
@@ -248,11 +263,7 @@ class Run:
         return nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
 
     def _autocast(self) -> torch.dtype | None:
-        """bf16 where asked for, or by itself on a GPU that has it."""
-        if self.recipe.precision == "bf16":
-            return torch.bfloat16
-        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if self.recipe.precision == "auto" and has_bf16 else None
+        return autocast_dtype(self.recipe.precision, self.device)
 
 
 def _derive(*parts: Any) -> int:
@@ -269,7 +280,7 @@ def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _write_once(path: Path, text: str) -> None:
     """Several trials may write the same statistics at once: each writes its own file and renames it into
     place."""
     path.parent.mkdir(parents=True, exist_ok=True)

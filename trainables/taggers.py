@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datasets.corpora.audioset import read_classes
-from trainables.export import WEIGHTS, load_model
+from trainables.model_folder import load_model
 from trainables.parts.audioset_taggers import CLASSES, PANNS, AudioSetAst, Cnn14
+from trainables.pretrained import WEIGHTS
 from trainables.weights import Fit, Rename, WeightsError, file_checksum, fit, read_state
 
 HOW = "accept=True (on a command line --accept-mismatch) takes it as it is"

@@ -13,7 +13,8 @@ from torch import nn
 from datasets.shards import Index
 from trainables import checkpoint
 from trainables.contract import AudioFormat, tags_read
-from trainables.export import DESCRIPTION, WEIGHTS, load_model
+from trainables.model_folder import load_model
+from trainables.pretrained import DESCRIPTION, WEIGHTS
 from trainables.recipe import configure
 from trainables.registry import family
 

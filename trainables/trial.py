@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -30,29 +30,47 @@ from ray.tune.search import Searcher
 
 from datasets.mix import open_sources
 from datasets.source import Source
+from searchspace.families import split
 from searchspace.study import Job, Ledger, now
+from trainables import retention, watch
 from trainables.allocator import keep_freed_pages
 from trainables.cluster import Room, outlive_memory_monitor
 from trainables.engine import Diverged
+from trainables.failures import (
+    ERRORS,
+    MEMORY_RETRIES,
+    PREEMPTIONS,
+    RETRIES,
+    DiskFull,
+    Failure,
+    Notes,
+    failure_of,
+    full_disk_line,
+)
 from trainables.folder import RunFolder, read_epochs
 from trainables.gauges import gauges
+from trainables.inherit import inherit
 from trainables.progress import Progress
 from trainables.registry import family
 from trainables.run import Run
+from trainables.watch import watched
 
+LATENCY = "latency"
 STOP = "stop"  # a file in the run folder that tells a data-parallel trial to end
-RETRIES = 2  # a trial whose process died is started again this often, from its checkpoint
 
 
 @dataclass(frozen=True)
 class Place:
     """Where and with what every trial of a study runs. `cache` None streams; `events` as in datasets.events,
-    `mix` is mixed into every batch (datasets.mix). `threads` are torch's in a trial's process."""
+    `mix` is mixed into every batch (datasets.mix). `family` is that of configurations that do not name their
+    own; `second` a second objective that trials measure. `threads` are torch's in a trial's process, which
+    ends itself after `hang` seconds without a batch (trainables.watch)."""
 
     family: str
     data: str
     study: str
     objective: str
+    second: str = ""
     cache: str | None = None
     events: str = "labels"
     mix: tuple[str, ...] = ()
@@ -60,6 +78,7 @@ class Place:
     gpus: float = 0.0
     workers: int = 1
     sync_batchnorm: bool = True
+    hang: float = watch.LIMIT
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -73,10 +92,11 @@ def warm_source(
 
 def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: str = "cpu") -> RunFolder:
     """The job's run, gone on from its checkpoint if it has one."""
+    name, knobs = split(job.values, place.family)
     run = Run(
-        place.family,
-        job.values,
-        warm_source(place.data, tuple(place.mix), place.cache, place.events, family(place.family).frame_hop),
+        name,
+        knobs,
+        warm_source(place.data, tuple(place.mix), place.cache, place.events, family(name).frame_hop),
         seed=job.seed,
         epochs=job.epochs,
         device=device,
@@ -89,9 +109,9 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
     return RunFolder(Path(place.study) / job.folder, run, provenance, writer=rank == 0)
 
 
-def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
-    """One epoch, as both runners report it: metrics, "epoch", "parameters"; "diverged" with the reason where
-    it did.
+def advance(folder: RunFolder, job: Job, *, latency: bool = False) -> dict[str, Any]:
+    """One epoch, as both runners report it: metrics, "epoch", "parameters", "latency" in ms if asked for;
+    "diverged" with the reason where it did.
 
     The test split is read after the last epoch of jobs that ask for it (confirmation runs do). A job that is
     to wait leaves a checkpoint.
@@ -108,7 +128,8 @@ def advance(folder: RunFolder, job: Job) -> dict[str, Any]:
         metrics |= folder.test()
     elif ends(folder, job):
         folder.save()
-    return metrics | {"parameters": folder.run.parameter_count}
+    timed = {LATENCY: folder.run.latency} if latency else {}
+    return metrics | timed | {"parameters": folder.run.parameter_count}
 
 
 def ends(folder: RunFolder, job: Job) -> bool:
@@ -118,14 +139,17 @@ def ends(folder: RunFolder, job: Job) -> bool:
 
 @contextmanager
 def noted(job: Job, place: Place) -> Iterator[None]:
-    """An exception inside is appended to the run folder's error.txt on its way out; the process then ends."""
+    """An exception inside is appended to the run folder's error.txt on its way out, the stacks of a hang to
+    its hang.txt; the process then ends."""
+    folder = Path(place.study) / job.folder
     try:
-        yield
+        with watched(folder, place.hang):
+            yield
     except Exception:
-        folder = Path(place.study) / job.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "error.txt", "a") as file:
-            file.write(f"{now()}\n{traceback.format_exc()}\n")
+        with suppress(OSError):  # on a full disk, say: the driver is told the exception as well
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(folder / ERRORS, "a") as file:
+                file.write(f"{now()}\n{traceback.format_exc()}\n")
         raise
 
 
@@ -146,7 +170,7 @@ class WarmTrial(tune.Trainable):
                 torch.set_num_threads(self.place.threads)
                 keep_freed_pages()
                 self.folder = open_run(self.job, self.place, device="cuda" if self.place.gpus > 0 else "cpu")
-            result = advance(self.folder, self.job)
+            result = advance(self.folder, self.job, latency=self.place.second == LATENCY)
         # Into this process's log, which Ray's dashboard shows; a process has one trial after another.
         print(f"{Path(self.job.folder).name}  epoch {result['epoch']}/{self.job.epochs}", flush=True)
         return result | {"done": ends(self.folder, self.job) or "diverged" in result}
@@ -165,21 +189,37 @@ class Conductor:
     """Turns what Tune asks and tells into calls on a ledger. One per phase; knows nothing of Ray's
     classes."""
 
-    def __init__(self, ledger: Ledger, place: Place, progress: Progress, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        place: Place,
+        progress: Progress,
+        ended: Callable[[], None],
+        kept: retention.Kept | None = None,
+    ) -> None:
         self.ledger, self.place, self.progress, self.ended = ledger, place, progress, ended
+        self.checkpoints = retention.Checkpoints(Path(place.study), ledger, kept) if kept else None
         self.live: dict[str, Job] = {}
-        self.began: dict[str, float] = {}
+        self.began: dict[str, tuple[float, Notes]] = {}
         self.verdicts: dict[str, tuple[str, str]] = {}
-        self.failures: Counter[int] = Counter()
-        self.again = [job for job in ledger.unfinished() if not self._caught_up(job)]
+        self.preemptions: Counter[int] = Counter()  # in a row, without a new epoch
+        self.broken: Exception | None = None  # what ends the study, not one trial
+        unfinished = ledger.unfinished()
+        for job in unfinished:  # before a parent goes on and has another checkpoint
+            inherit(Path(place.study), job)
+        self.again = [job for job in unfinished if not self._caught_up(job)]
+        for job in self.again:
+            ledger.count(job, "preemptions")
 
     def next_job(self, trial_id: str) -> dict[str, Any] | None:
         """A trial's config: jobs to be taken up again first. None when nothing is left to start."""
         job = self.again.pop(0) if self.again else self.ledger.next_job()
         if job is None:
             return None
-        self.live[trial_id], self.began[trial_id] = job, time.monotonic()
-        (Path(self.place.study) / job.folder / STOP).unlink(missing_ok=True)  # of when it was let wait
+        inherit(Path(self.place.study), job)
+        self.live[trial_id] = job
+        self.began[trial_id] = time.monotonic(), Notes.at(self._folder(job))
+        (self._folder(job) / STOP).unlink(missing_ok=True)  # of when it was let wait
         self.progress.started(job)
         return {"job": asdict(job), "place": asdict(self.place)}
 
@@ -196,7 +236,7 @@ class Conductor:
         if verdict and self.place.workers > 1:
             # Killing the trial would leave its workers' placement group behind; it ends by itself.
             if int(metrics["epoch"]) < job.stops_at:
-                (Path(self.place.study) / job.folder / STOP).touch()
+                (self._folder(job) / STOP).touch()
             return True
         return verdict is None
 
@@ -210,21 +250,38 @@ class Conductor:
             self.result(trial_id, metrics)
         job = self.live.pop(trial_id)
         outcome, reason = self.verdicts.pop(trial_id, ("COMPLETE", ""))
-        self._finish(job, outcome, reason, metrics, time.monotonic() - self.began.pop(trial_id))
+        self._finish(job, outcome, reason, metrics, time.monotonic() - self.began.pop(trial_id)[0])
 
-    def fail(self, trial_id: str) -> None:
-        """A trial's process failed: its job is started again, RETRIES times, from its checkpoint; then it is
-        a FAIL."""
+    def fail(self, trial_id: str, said: str = "") -> None:
+        """A trial's process ended, and the cluster `said` why: its job is started again from its checkpoint,
+        or is a FAIL if that was tried often enough. Raises DiskFull where no trial could go on."""
         if trial_id not in self.live:
             return
-        job, seconds = self.live.pop(trial_id), time.monotonic() - self.began.pop(trial_id)
-        error = self._last_error(job, seconds)
-        self.failures[job.number] += 1
-        if self.failures[job.number] > RETRIES:
-            self._finish(job, "FAIL", error, {}, seconds)
-        else:
+        job, (began, notes) = self.live.pop(trial_id), self.began.pop(trial_id)
+        study = Path(self.place.study)
+        failure = failure_of(notes, study, said)
+        if failure.kind == "disk":
+            raise DiskFull(failure.reason, study)
+        if self._starts_again(job, failure):
             self.again.append(job)
-            self.progress.restarted(job, error)
+            self.progress.restarted(job, failure.reason)
+        elif failure.kind == "preempted":
+            reason = f"{failure.reason}, {PREEMPTIONS + 1} times in a row without a new epoch"
+            self._finish(job, "FAIL", reason, {}, time.monotonic() - began)
+        else:
+            avoid = failure.kind if failure.kind == "memory" else ""
+            self._finish(job, "FAIL", failure.reason, {}, time.monotonic() - began, avoid)
+
+    def _starts_again(self, job: Job, failure: Failure) -> bool:
+        if failure.kind == "preempted":
+            self.ledger.count(job, "preemptions")
+            self.preemptions[job.number] += 1
+            return self.preemptions[job.number] <= PREEMPTIONS
+        tried = self.ledger.counted(job, "retries")
+        if tried >= (MEMORY_RETRIES if failure.kind == "memory" else RETRIES):
+            return False
+        self.ledger.count(job, "retries")
+        return True
 
     def _judge(self, job: Job, metrics: Mapping[str, Any]) -> tuple[str, str] | None:
         """(outcome, reason) if the epoch is the trial's last, for another reason than its length; else
@@ -236,35 +293,54 @@ class Conductor:
         value = float(metrics[self.place.objective])
         if not math.isfinite(value):
             return "DIVERGED", f"{self.place.objective} is {value} after epoch {metrics['epoch']}"
-        reason = self.ledger.report(job, int(metrics["epoch"]), value)
+        second = float(metrics.get(self.place.second, math.nan)) if self.place.second else None
+        if second is not None and not math.isfinite(second):
+            return "DIVERGED", f"{self.place.second} is {second} after epoch {metrics['epoch']}"
+        reason = self.ledger.report(job, int(metrics["epoch"]), value, second)
+        del self.preemptions[job.number]
         self.progress.epoch(job, metrics, value)
         return ("PRUNED", reason) if reason else None
 
     def _finish(
-        self, job: Job, outcome: str, reason: str, metrics: Mapping[str, Any], seconds: float
+        self,
+        job: Job,
+        outcome: str,
+        reason: str,
+        metrics: Mapping[str, Any],
+        seconds: float,
+        avoid: str = "",
     ) -> None:
         shown = {k: v for k, v in metrics.items() if k.startswith(("train/", "val/", "test/"))}
         details = {"metrics": shown, "parameters": metrics.get("parameters"), "seconds": round(seconds, 2)}
-        told = self.ledger.finish(job, outcome, reason, details)
+        told = self.ledger.finish(job, outcome, reason, details, avoid=avoid)
+        if self.checkpoints:
+            self.checkpoints.ended(job, told)
+            self.progress.checkpoint_bytes = self.checkpoints.bytes
         self.progress.finished(job, told, reason)
         self.ended()
 
-    def _last_error(self, job: Job, seconds: float) -> str:
-        """What the process wrote in the last `seconds` before it ended, in one line."""
-        note = Path(self.place.study) / job.folder / "error.txt"
-        if note.is_file() and time.time() - note.stat().st_mtime < seconds + 1:
-            return note.read_text().strip().splitlines()[-1]
-        return "its process died"
+    def _folder(self, job: Job) -> Path:
+        return Path(self.place.study) / job.folder
 
     def _caught_up(self, job: Job) -> bool:
         """Report what the run folder knows and the ledger missed in the crash; True if that already ends the
         job."""
-        for line in read_epochs(Path(self.place.study) / job.folder):
+        for line in read_epochs(self._folder(job)):
             verdict = self._judge(job, line)
             if verdict:
                 self._finish(job, *verdict, line, 0.0)
                 return True
         return False
+
+
+@contextmanager
+def kept(conductor: Conductor) -> Iterator[None]:
+    """Tune turns an exception of its searcher or scheduler into a traceback in words; keep it as it is."""
+    try:
+        yield
+    except Exception as error:
+        conductor.broken = error
+        raise
 
 
 class _AskLedger(Searcher):
@@ -278,9 +354,10 @@ class _AskLedger(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self.conductor.live) >= self.room():
-            return None
-        config = self.conductor.next_job(trial_id)
+        with kept(self.conductor):
+            if len(self.conductor.live) >= self.room():
+                return None
+            config = self.conductor.next_job(trial_id)
         if config is None:
             # what is running may have to be started again
             return None if self.conductor.live else Searcher.FINISHED
@@ -288,7 +365,8 @@ class _AskLedger(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         if not error:
-            self.conductor.complete(trial_id, result or {})
+            with kept(self.conductor):
+                self.conductor.complete(trial_id, result or {})
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger is the memory."""
@@ -308,11 +386,21 @@ class _TellLedger(FIFOScheduler):
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
-        goes_on = self.conductor.result(trial.trial_id, result)
+        with kept(self.conductor):
+            goes_on = self.conductor.result(trial.trial_id, result)
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self.conductor.fail(trial.trial_id)
+        with kept(self.conductor):
+            self.conductor.fail(trial.trial_id, _said(trial))
+
+
+def _said(trial: Any) -> str:
+    """What Ray says of a trial's last failure (Tune has just written it down on this machine)."""
+    try:
+        return Path(trial.error_file).read_text(errors="replace").rpartition("Failure #")[2]
+    except (OSError, TypeError):
+        return ""
 
 
 def run_phase(
@@ -322,12 +410,13 @@ def run_phase(
     *,
     room: Room,
     ended: Callable[[], None] = lambda: None,
+    kept: retention.Kept | None = None,
 ) -> None:
     """Run a ledger's jobs until it has no more, as many at a time as there is `room` for, each with the
     room's share of the cluster.
 
     With `place.workers` > 1 each trial is a Ray Train group of that many workers, each with that share.
-    `ended` is called after each job.
+    `ended` is called after each job; `kept` says which ended runs' checkpoints stay, all of them by default.
     """
     from trainables.worker import DRIVER_CPUS, data_parallel_trial
 
@@ -340,7 +429,8 @@ def run_phase(
     )
     outlive_memory_monitor()
     progress.watch = gauges(Path(place.study).name, ledger.phase)
-    conductor, cpus = Conductor(ledger, place, progress, ended), room.share.cpus
+    conductor, cpus = Conductor(ledger, place, progress, ended, kept), room.share.cpus
+    phase = ledger.phase  # Tune pickles the functions below
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
     if place.workers == 1:
         trainable: Any = WarmTrial
@@ -348,14 +438,14 @@ def run_phase(
         trainable = tune.with_resources(
             functools.partial(data_parallel_trial, cpus=cpus), {"cpu": DRIVER_CPUS}
         )
-    tune.Tuner(
+    tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=_AskLedger(conductor, room),
             scheduler=_TellLedger(conductor),
             num_samples=-1,
             reuse_actors=place.workers == 1,
-            trial_dirname_creator=lambda trial: f"{ledger.phase}-{trial.trial_id}",
+            trial_dirname_creator=lambda trial: f"{phase}-{trial.trial_id}",
             trial_name_creator=lambda trial: (
                 Path(trial.config["job"]["folder"]).name if trial.config else trial.trial_id
             ),
@@ -367,5 +457,16 @@ def run_phase(
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             verbose=0,
         ),
-    ).fit()
-    shutil.rmtree(scratch, ignore_errors=True)
+    )
+    try:
+        tuner.fit()
+    except Exception as error:
+        if conductor.broken:
+            raise conductor.broken from None
+        if full_disk_line(str(error)):  # it was Tune's own state that found no room
+            raise DiskFull(full_disk_line(str(error)), Path(place.study)) from None
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if conductor.checkpoints:
+        conductor.checkpoints.close()

@@ -100,7 +100,7 @@ def _read_part(
         if Path(file).stem in BAD:
             bad += 1
             continue
-        labels = ClipLabels(events=_labels(row, events))
+        labels = ClipLabels(events=_labels(row, events), curated=part != "train_noisy")
         if found.get(file, labels) != labels:
             raise ValueError(f"{row.where}: {file} is listed before with other labels")
         found[file] = labels

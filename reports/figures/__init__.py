@@ -1,11 +1,16 @@
 """Every figure twice: an info function (plain values, tested exactly) and a draw function (ink only).
 
 An info whose `note` is not empty has nothing to draw and says why. Scores keep their own unit until drawn.
-`search`, `confirmed` and `winner` draw a study, `sweeps` a paper's table along one quantity; `maps` and
-`relations` draw what a study's model has learned.
+`search`, `parallel`, `tradeoff`, `timeline`, `confirmed` and `winner` draw a study, `sweeps` a paper's table
+along one quantity; `maps` and `relations` draw what a study's model has learned.
 """
 
-from reports.figures.confirmed import Confirmation, confirmation, draw_confirmation
+from reports.figures.confirmed import Confirmation, confirmation, contest_rows, draw_confirmation
+from reports.figures.parallel import (
+    ParallelCoordinates,
+    draw_parallel_coordinates,
+    parallel_coordinates,
+)
 from reports.figures.search import (
     Curve,
     LearningCurves,
@@ -21,6 +26,8 @@ from reports.figures.search import (
     slices,
 )
 from reports.figures.sweeps import Sweep, data_sweep, draw_sweep, table_sweep
+from reports.figures.timeline import Timeline, draw_timeline, timeline
+from reports.figures.tradeoff import Tradeoff, draw_tradeoff, tradeoff
 from reports.figures.winner import (
     Confusion,
     EventPrecision,
@@ -38,25 +45,35 @@ __all__ = [
     "EventPrecision",
     "Importance",
     "LearningCurves",
+    "ParallelCoordinates",
     "SearchHistory",
     "Slice",
     "Slices",
     "Sweep",
+    "Timeline",
+    "Tradeoff",
     "confirmation",
     "confusion",
+    "contest_rows",
     "data_sweep",
     "draw_confirmation",
     "draw_confusion",
     "draw_event_precision",
     "draw_importance",
     "draw_learning_curves",
+    "draw_parallel_coordinates",
     "draw_search_history",
     "draw_slices",
     "draw_sweep",
+    "draw_timeline",
+    "draw_tradeoff",
     "event_precision",
     "importance",
     "learning_curves",
+    "parallel_coordinates",
     "search_history",
     "slices",
     "table_sweep",
+    "timeline",
+    "tradeoff",
 ]

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from reports import units
 from reports.collect import Study
+from reports.comparison import Contest
 from reports.drawing import BLUE, GREY, INK, PALE, SKY, WIDE, canvas, grid, wrap
 from reports.rank import Ranking, Summary, label
 
@@ -37,6 +38,23 @@ def confirmation(study: Study, ranking: Ranking) -> Confirmation:
         for place, s in enumerate(ranking.standings)
     )
     return Confirmation(study.metric, rows, "" if rows else "No configuration is confirmed yet.")
+
+
+def contest_rows(found: Contest) -> Confirmation:
+    """The same for the best configuration of every study, by the study's name."""
+    rows = tuple(
+        ConfirmedRow(
+            one.best.trial,
+            str(one.study.record["name"]),
+            one.best.validation,
+            one.best.test,
+            one.against is None,
+            one.tied,
+        )
+        for one in found.contestants
+    )
+    metric = rows and found.contestants[0].study.metric
+    return Confirmation(metric or "", rows, "" if rows else "No configuration is confirmed yet.")
 
 
 def draw_confirmation(info: Confirmation, width: float) -> Figure:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -45,14 +47,16 @@ def learning_curves(study: Study) -> LearningCurves:
     runs = study.runs[study.runs["phase"] == "search"]
     states = dict(zip([int(t) for t in runs["trial"]], runs["state"]))
     best = _best_trial(usable(runs, study.epochs), study.mode)
-    values = study.curves[study.curves["phase"] == "search"].sort_values("epoch")
-    values = values[np.isfinite(values[study.metric])]
+    values = study.curves[study.curves["phase"] == "search"]
+    values = values[np.isfinite(values[study.metric])].sort_values(["trial", "epoch"])
+    columns = [values[name].to_numpy() for name in ("trial", "epoch", study.metric)]
+    cuts = np.flatnonzero(np.diff(columns[0])) + 1
     curves = []
-    for trial in sorted({int(t) for t in values["trial"]}):
-        group = values[values["trial"] == trial]
-        epochs = tuple(int(e) for e in group["epoch"])
-        scores = tuple(float(v) for v in group[study.metric])
-        curves.append(Curve(trial, epochs, scores, str(states.get(trial, "RUNNING")), trial == best))
+    for trials, epochs, scores in zip(*(np.split(column, cuts) for column in columns)):
+        if len(trials):
+            trial = int(trials[0])
+            state = str(states.get(trial, "RUNNING"))
+            curves.append(Curve(trial, tuple(epochs.tolist()), tuple(scores.tolist()), state, trial == best))
     curves.sort(key=lambda c: (c.best, c.state == "COMPLETE", c.trial))
     note = "" if curves else "No search run has finished an epoch yet."
     return LearningCurves(study.metric, study.epochs, _rungs(runs), tuple(curves), note)
@@ -87,27 +91,41 @@ def draw_learning_curves(info: LearningCurves, width: float) -> Figure:
     for rung in info.rungs:
         axes.axvline(rung, color=PALE, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
     crowd = min(1.0, 25 / max(1, len(info.curves)))  # many curves are drawn fainter
-    for curve in info.curves:
-        colour, line, opacity = (BLUE, 2.4, 1.0) if curve.best else _LINE.get(curve.state, (PALE, 0.9, 0.7))
-        if not curve.best:
-            line, opacity = line * max(0.6, crowd), opacity * max(0.4, crowd)
-        scores = [v * on.factor for v in curve.scores]
-        axes.plot(
-            curve.epochs, scores, color=colour, linewidth=line, alpha=opacity, zorder=3 if curve.best else 2
+    strokes = [_stroke(curve, crowd) for curve in info.curves]
+    lines = [np.column_stack((curve.epochs, np.multiply(curve.scores, on.factor))) for curve in info.curves]
+    axes.add_collection(
+        LineCollection(
+            lines,
+            colors=[to_rgba(colour, opacity) for colour, _, opacity in strokes],
+            linewidths=[width for _, width, _ in strokes],
+            zorder=2,
         )
+    )
+    ends: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for curve, line, (colour, _, _) in zip(info.curves, lines, strokes):
         ended = curve.state in ("PRUNED", "DIVERGED", "FAIL")
-        if ended or len(scores) == 1:
-            mark = "x" if ended else "o"
+        if ended or len(line) == 1:
             ink = GREY if curve.state == "PRUNED" else colour
-            axes.plot(curve.epochs[-1], scores[-1], mark, color=ink, ms=3.5)
+            ends.setdefault(("x" if ended else "o", ink), []).append((line[-1, 0], line[-1, 1]))
         if curve.best:
             text = f"trial {curve.trial}\n{units.score(curve.scores[-1], on, unit=True)}"
-            _beside(axes, text, curve.epochs[-1], scores[-1])
+            _beside(axes, text, line[-1, 0], line[-1, 1])
+    for (mark, ink), points in ends.items():
+        axes.plot(*zip(*points), mark, color=ink, ms=3.5, zorder=2)
+    axes.autoscale_view()
     axes.set_xlim(0.5 if info.epochs > 1 else 0, info.epochs + 0.5 if info.epochs > 1 else 2)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel(_axis(on))
     return figure
+
+
+def _stroke(curve: Curve, crowd: float) -> tuple[str, float, float]:
+    """Colour, width and opacity of a curve; `crowd` below 1 makes all but the best fainter."""
+    if curve.best:
+        return BLUE, 2.4, 1.0
+    colour, width, opacity = _LINE.get(curve.state, (PALE, 0.9, 0.7))
+    return colour, width * max(0.6, crowd), opacity * max(0.4, crowd)
 
 
 def _beside(axes: Axes, text: str, x: float, y: float) -> None:
@@ -306,17 +324,10 @@ def _draw_slice(axes: Axes, one: Slice, on: units.Scale, best: int | None, chara
     axes.set_title(wrap(one.knob, 30))
     grid(axes, "x")
     spread = _nudges([p[0] for p in one.points]) if one.kind == "choice" else [0.0] * len(one.points)
-    for (value, score, trial), nudge in zip(one.points, spread):
-        colour, edge, size = (BLUE, "white", 7.5) if trial == best else (SKY, "none", 5)
-        axes.plot(
-            score * on.factor,
-            value + nudge,
-            "o",
-            color=colour,
-            mec=edge,
-            ms=size,
-            zorder=3 if trial == best else 2,
-        )
+    placed = [(s * on.factor, v + nudge, t == best) for (v, s, t), nudge in zip(one.points, spread)]
+    for top, colour, edge, size in ((False, SKY, "none", 5.0), (True, BLUE, "white", 7.5)):
+        x, y = ([point[axis] for point in placed if point[2] == top] for axis in (0, 1))
+        axes.plot(x, y, "o", color=colour, mec=edge, ms=size, zorder=2 + top)
     if one.kind == "choice":
         axes.set_yticks(range(len(one.choices)), [wrap(c, characters, 2) for c in one.choices])
         axes.set_ylim(len(one.choices) - 0.5, -0.5)

@@ -6,22 +6,30 @@ from pathlib import Path
 
 from IPython.display import display
 
-from reports import analysis_page, collect, drawing, figures, findings, markup, tables, units
+from reports import again, analysis_page, collect, cost, drawing, figures, findings, markup, tables, units
 
 study = collect.load(Path.cwd())
 ranking = findings.ranked(study)
 best = ranking.best
 judged = findings.published(study, ranking)
 saved = (study.folder / "best").is_dir()
+found = figures.importance(study.runs, findings.searched_knobs(study), epochs=study.epochs, mode=study.mode)
+chosen = again.best_again(study, ranking)
 display(
     markup.header(
         str(study.record["name"]),
         str(study.record["family"]),
         findings.finding(study, ranking),
         {
+            "What mattered?": findings.mattered(found),
             "Beside the papers": findings.beside_papers(judged),
             "Cost": findings.cost(study),
-            "Model": "best/ beside this report, and how to train it again is below." if saved else "",
+            "Reproducible?": "Yes: the command under Best configuration trains it again to the same numbers."
+            if chosen
+            else "",
+            "Model": "best/ beside this report (model.safetensors, model.json); it loads without the study."
+            if saved
+            else "",
         },
     )
 )
@@ -61,25 +69,35 @@ if ranking.differing:
 # ## Best configuration
 
 # %%
-again = findings.best_again(study, ranking)
-if again is None:
+if chosen is None:
     display(markup.paragraph("No run has finished at full length yet.", kind="quiet"))
 else:
-    seeds = ", ".join(str(seed) for seed in again.seeds)
-    standing = "" if again.confirmed else ", the best search run: not confirmed"
+    seeds = ", ".join(str(seed) for seed in chosen.seeds)
+    standing = "" if chosen.confirmed else ", the best search run: not confirmed"
     display(
         markup.paragraph(
-            f"Trial {again.trial}{standing}, {units.count(again.parameters)} parameters. Train it again:"
+            f"Trial {chosen.trial}{standing}, {units.count(chosen.parameters)} parameters. Train it again:"
         ),
-        markup.command(findings.train_command(study, again.config, again.seeds[0] if again.seeds else None)),
-        markup.paragraph(f"Seeds it was trained with: {seeds}.", kind="caption"),
+        markup.command(
+            again.train_command(
+                study,
+                chosen.config,
+                chosen.seeds[0] if chosen.seeds else None,
+                out=f"trial-{chosen.trial}-again",
+            )
+        ),
+        markup.paragraph(
+            "On a CPU of the same kind, with the same versions, this gives the same numbers to the last "
+            f"digit, in epochs.jsonl and test.json of that folder. Seeds it was trained with: {seeds}.",
+            kind="caption",
+        ),
     )
 
 # %%
 if saved:
     display(markup.paragraph("The trained model: best/model.safetensors with best/model.json."))
-if again is not None:
-    display(markup.folded("All its knobs", markup.table(tables.best_knobs(study, again.config))))
+if chosen is not None:
+    display(markup.folded("All its knobs", markup.table(tables.best_knobs(study, chosen.config))))
 
 # %% [markdown]
 # ## Learning curves
@@ -137,11 +155,51 @@ if leaders.rows:
         markup.table(leaders),
     )
 
+# %%
+weighed = figures.tradeoff(study)
+display(
+    *markup.figure(
+        figures.draw_tradeoff,
+        weighed,
+        "Score against what the configuration costs",
+        "Each dot is a full-length search run (n = 1). The ",
+        markup.Tint("dark blue", drawing.BLUE),
+        " ones are the Pareto front: no run that is as cheap or cheaper scores as high.",
+    )
+)
+
+# %%
+line = figures.timeline(study)
+phases = {bar.phase for bar in line.bars if bar.state == "COMPLETE"}
+states = {bar.state for bar in line.bars}
+kinds: list[str | markup.Tint] = []
+for shown, colour, word, meaning in (
+    ("search" in phases, drawing.BLUE, "blue", "search runs to the end"),
+    (bool(phases - {"search"}), drawing.GREEN, "green", "confirmation runs"),
+    ("PRUNED" in states, drawing.GREY, "light grey", "stopped early"),
+    ("DIVERGED" in states, drawing.VERMILLION, "red", "diverged"),
+    ("FAIL" in states, drawing.INK, "black", "failed"),
+    ("RUNNING" in states, drawing.ORANGE, "orange", "still running"),
+):
+    if shown:
+        kinds += ["; " if kinds else "", markup.Tint(word, colour), f" {meaning}"]
+display(
+    *markup.figure(
+        figures.draw_timeline,
+        line,
+        "When every run was at work, and how many at once",
+        "One bar a run: " if line.lanes_drawn else "Runs at work at any time. ",
+        *(kinds if line.lanes_drawn else []),
+        ". " if line.lanes_drawn else "",
+        "Below: runs at work; the dotted line is the room for them. " if line.lanes_drawn else "",
+        cost.used(line),
+    )
+)
+
 # %% [markdown]
 # ## What mattered
 
 # %%
-found = figures.importance(study.runs, findings.searched_knobs(study), epochs=study.epochs, mode=study.mode)
 display(
     *markup.figure(
         figures.draw_importance,
@@ -149,7 +207,9 @@ display(
         "Importance of the searched knobs",
         "How much each knob decides whether a run is among the best tenth "
         f"(PED-ANOVA over {found.runs} full-length search runs).",
-        " From so few runs this is a hint, not a finding." if found.runs < 30 else "",
+        " From so few runs this is a hint, not a finding."
+        if found.runs < findings.FEW_FOR_IMPORTANCE
+        else "",
         f" One value in all of them: {', '.join(found.constant)}." if found.constant else "",
     )
 )
@@ -165,6 +225,22 @@ display(
         "search run, the best in ",
         markup.Tint("dark blue", drawing.BLUE),
         ". Runs stopped early are left out: their scores are of another length.",
+    )
+)
+
+# %%
+crossed = figures.parallel_coordinates(study, found)
+display(
+    *markup.figure(
+        figures.draw_parallel_coordinates,
+        crossed,
+        "Every full-length search run as a line across the knobs that mattered most",
+        "One line a full-length search run, from its knobs (most important first; on a phone the first "
+        "three) to its score: the best tenth ",
+        markup.Tint("light blue", drawing.SKY),
+        ", the best ",
+        markup.Tint("dark blue", drawing.BLUE),
+        ".",
     )
 )
 
@@ -226,6 +302,8 @@ if others.rows:
 # ## All runs
 
 # %%
+if resumed := findings.taken_up(study.runs):
+    display(markup.paragraph(resumed))
 display(
     markup.table(tables.reason_table(study), empty="No run has failed, diverged or been stopped early."),
     markup.folded(

@@ -27,7 +27,7 @@ RECIPE = {
     "optimiser": "adam",
     "weight_decay": 1e-3,
 }
-UNLIKE = "the last epoch's model; trained as the authors' 2019 code, without AMSGrad and centre loss"
+UNLIKE = "epoch chosen on validation; trained as the authors' 2019 code, without AMSGrad and centre loss"
 HEADS = (2, 4, 8, 16, 32)
 TABLE_2 = (
     ("Baseline", 73.63, None),

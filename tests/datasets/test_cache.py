@@ -46,7 +46,9 @@ def test_rows_and_index_select_agree(tiny: Index, tmp_path: Path) -> None:
 
 def test_float_splits_stay_float() -> None:
     sounds = torch.randn(4, 2, 10)
-    split = CachedSplit(sounds, torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4, 0))
+    split = CachedSplit(
+        sounds, torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4, 0), torch.ones(4)
+    )
     (batch,) = split.batches([torch.tensor([2, 1])], "cpu")
     assert torch.equal(batch.waveform, sounds[[2, 1]])
 

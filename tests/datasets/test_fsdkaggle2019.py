@@ -8,7 +8,7 @@ from sounds import tone
 
 from datasets import prepare
 from datasets.corpora import read_fsdkaggle2019
-from datasets.shards import Index, read_labels
+from datasets.shards import ClipLabels, Index, read_labels
 from datasets.source import open_source
 
 EVENTS = ["Applause", "Bathtub_(filling_or_washing)", "Crowd", *(f"Event_{i:02d}" for i in range(77))]
@@ -109,3 +109,15 @@ def test_bad_input_is_one_clear_line(fsd: Path, file: str, old: str, new: str, m
 def test_there_are_no_locations(fsd: Path) -> None:
     with pytest.raises(ValueError, match="tells no recording locations"):
         read_fsdkaggle2019(fsd, validation="location")
+
+
+def test_labels_that_nobody_has_checked_are_marked_and_others_keep_their_bytes(fsd: Path) -> None:
+    corpus = read_fsdkaggle2019(fsd, train="both")
+    flags = {Path(r.file).stem: r.labels.curated for part in corpus.splits.values() for r in part}
+    assert not flags["00097e21"] and flags["65ae847e"] and flags["d527f12d"]
+    for curated in (True, False, None):
+        labels = ClipLabels(events=("Crowd",), curated=curated)
+        assert ClipLabels.from_json(labels.to_json()) == labels
+    assert b"curated" not in ClipLabels(scene="park").to_json()
+    with pytest.raises(ValueError, match="'curated' is 'no', expected true, false or null"):
+        ClipLabels.from_json(b'{"curated": "no"}')

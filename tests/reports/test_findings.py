@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import study_folders as folders
 
-from reports import collect, findings, markup, tables, units
+from reports import again, collect, findings, markup, tables, units
 
 
 def study(folder: Path, runs: Any = (), **changes: Any) -> collect.Study:
@@ -123,7 +123,7 @@ def test_cost_and_reasons(tmp_path: Path) -> None:
     one = study(tmp_path, runs)
     assert findings.cost(one) == (
         "6 configurations searched (1 finished, 1 diverged, 1 failed, 3 stopped early); 1 run to confirm "
-        "1 configuration (1 finished). 27 epochs in all, 1 min 28 s of training."
+        "1 configuration (1 finished). 27 epochs in all, 1 min 28 s of training (0.024 CPU-hours)."
     )
     assert [(r.state, r.runs, r.trials) for r in findings.reasons(one.runs)] == [
         ("FAIL", 1, (5,)),
@@ -143,8 +143,8 @@ def test_the_command_survives_a_shell(tmp_path: Path) -> None:
     one = study(tmp_path, confirmed({0: [0.7]}, knobs=knobs), data={"path": path})
     result = findings.ranked(one)
     assert result.best is not None
-    (seed,) = findings.winner_seeds(one, 0)
-    text = findings.train_command(one, result.best.config, seed)
+    (seed,) = again.winner_seeds(one, 0)
+    text = again.train_command(one, result.best.config, seed)
     words = shlex.split(text.replace("\\\n", " "))
     assert words[:4] == ["python", "-m", "trainables.train", "csem"]
     assert words[words.index("--data") + 1] == path
@@ -178,7 +178,7 @@ def test_leaderboard(tmp_path: Path) -> None:
             "81.0 ± 1.0",
             "78.5 to 83.5",
         ),
-        *("297 k", "published: Hou 2023"),
+        *("297 k", "0.0035", "published: Hou 2023"),
     )
     assert table.rows[1][4] == "worse, p < 0.001"
     assert table.note == "Without a finished run: trial 9 (1 failed)."
@@ -195,6 +195,7 @@ def test_leaderboard(tmp_path: Path) -> None:
         "70.0",
         "–",
         "297 k",
+        "0.0035",
     )  # every origin is the sampler
 
 
@@ -259,13 +260,13 @@ def test_numbers_as_people_write_them() -> None:
 
 def test_what_to_train_again(tmp_path: Path) -> None:
     empty = study(tmp_path / "a", status="running")
-    assert findings.best_again(empty, findings.ranked(empty)) is None
+    assert again.best_again(empty, findings.ranked(empty)) is None
     search = study(tmp_path / "b", [folders.run(3, 0.8, seed=11), folders.run(4, 0.7)])
-    found = findings.best_again(search, findings.ranked(search))
+    found = again.best_again(search, findings.ranked(search))
     assert found is not None and (found.trial, found.confirmed, found.seeds) == (3, False, (11,))
     runs = [folders.run(3, 0.8), *confirmed({4: [0.7, 0.71]}), folders.run(4, 0.9, repeat=3, epochs=2)]
     full = study(tmp_path / "c", runs)
-    best = findings.best_again(full, findings.ranked(full))
+    best = again.best_again(full, findings.ranked(full))
     assert best is not None and (best.trial, best.confirmed, best.seeds) == (4, True, (4001, 4002))
 
 

@@ -72,12 +72,12 @@ def test_a_whole_study_with_hostile_names(tmp_path: Path, capsys: pytest.Capture
     assert str(folder / "report.html") in printed and "rank  trial" in printed
     made = outputs(folder)
     assert not [o for o in made if o.output_type in ("error", "stream")]
-    assert sum("image/png" in o.get("data", {}) for o in made) == 7
+    assert sum("image/png" in o.get("data", {}) for o in made) == 10
     page = (folder / "report.html").read_text()
     assert "<script" not in page and "onerror" not in page and page.count("</style>") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt; `rm -rf` $x^2$" in page
     pictures = re.findall(r'(?:src|srcset)="([^"]{0,30})', page)
-    assert len(pictures) == 14 and all(p.startswith("data:image/png;base64,") for p in pictures)
+    assert len(pictures) == 20 and all(p.startswith("data:image/png;base64,") for p in pictures)
     assert not re.search(r"https?://|url\(|@import|<link|<iframe|<object", page)
     assert all(target.startswith("#") for target in re.findall(r'href="([^"]*)', page))
     assert set(re.findall(r'href="#([^"]*)', page)) <= set(re.findall(r'id="([^"]*)', page))

@@ -8,8 +8,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from optuna.storages import InMemoryStorage
 
 from searchspace.methods import SAMPLERS
+from searchspace.population import Population, together
 from searchspace.proposals import Proposals
 from searchspace.pruners import (
     Asha,
@@ -23,7 +25,7 @@ from searchspace.pruners import (
     Step,
     dominators,
 )
-from searchspace.study import Ledger, Second, Spending, open_storage
+from searchspace.study import Ledger, Second, Spending
 
 
 def curves(count: int, epochs: int, seed: int = 0, two: bool = False) -> list[Curve]:
@@ -168,7 +170,7 @@ def run(book: Ledger, most: int = 10**6, noise: float = 0.0) -> list[tuple[int, 
 
 
 def test_promotion_pauses_and_goes_on_with_the_best_third() -> None:
-    book = ledger(open_storage("sqlite://"), Promotion())
+    book = ledger(InMemoryStorage(), Promotion())
     stints = run(book)
     rows = {r["trial"]: r for r in book.rows()}
     x = [rows[n]["config.x"] for n in range(9)]
@@ -192,10 +194,10 @@ def test_promotion_pauses_and_goes_on_with_the_best_third() -> None:
 
 
 def test_promotion_killed_at_any_epoch_and_reopened_takes_the_same_steps() -> None:
-    whole = ledger(open_storage("sqlite://"), Promotion())
+    whole = ledger(InMemoryStorage(), Promotion())
     run(whole)
     expected = [(r["state"], r["epochs"], r["score"], r["reason"]) for r in whole.rows()]
-    storage = open_storage("sqlite://")
+    storage = InMemoryStorage()
     for kill_after in (1, 3, 8, 3, 4, 2, 9, 1):
         run(ledger(storage, Promotion()), kill_after)
     again = ledger(storage, Promotion())
@@ -204,10 +206,10 @@ def test_promotion_killed_at_any_epoch_and_reopened_takes_the_same_steps() -> No
 
 
 def test_a_study_with_more_trials_goes_on_with_those_that_waited() -> None:
-    storage = open_storage("sqlite://")
+    storage = InMemoryStorage()
     run(ledger(storage, Promotion(), trials=4))
     run(ledger(storage, Promotion(), trials=9))
-    whole = ledger(open_storage("sqlite://"), Promotion())
+    whole = ledger(InMemoryStorage(), Promotion())
     run(whole)
     rows = ledger(storage, Promotion()).rows()
     assert [r["score"] for r in rows if r["epochs"] == 3] == [
@@ -218,7 +220,7 @@ def test_a_study_with_more_trials_goes_on_with_those_that_waited() -> None:
 
 def test_rungs_over_epochs_and_seeds() -> None:
     """A configuration goes on only with its mean over two seeds among the best."""
-    book = ledger(open_storage("sqlite://"), Promotion(seeds=2))
+    book = ledger(InMemoryStorage(), Promotion(seeds=2))
     stints = run(book, noise=0.3)
     rows = {r["trial"]: r for r in book.rows()}
     seeds = [r for r in rows.values() if r["origin"].startswith("seed 2 of trial ")]
@@ -249,7 +251,7 @@ def test_a_second_seed_comes_before_more_epochs() -> None:
 
 
 def test_a_budget_of_epochs_truncates_and_a_larger_one_goes_on() -> None:
-    storage = open_storage("sqlite://")
+    storage = InMemoryStorage()
     book = ledger(storage, NoPruning(), epochs=9, trials=4, spending=Spending(epochs=12))
     run(book)
     assert [(r["state"], r["epochs"]) for r in book.rows()] == [("COMPLETE", 9), ("PRUNED", 3)]
@@ -262,7 +264,7 @@ def test_a_budget_of_epochs_truncates_and_a_larger_one_goes_on() -> None:
 
 
 def test_a_budget_of_time_counts_over_restarts() -> None:
-    storage = open_storage("sqlite://")
+    storage = InMemoryStorage()
     book = ledger(storage, NoPruning(), epochs=3, spending=Spending(seconds=3600))
     run(book, most=4)
     book._began -= 3000.0
@@ -274,7 +276,7 @@ def test_a_budget_of_time_counts_over_restarts() -> None:
 
 def test_two_objectives_are_told_and_the_front_is_marked() -> None:
     book = ledger(
-        open_storage("sqlite://"),
+        InMemoryStorage(),
         NoPruning(),
         epochs=1,
         trials=12,
@@ -291,3 +293,70 @@ def test_two_objectives_are_told_and_the_front_is_marked() -> None:
     assert {j.number for j in first} == {r["trial"] for r in rows if r["pareto"]}
     assert [rows[j.number]["score"] for j in first] == sorted(r["score"] for r in rows if r["pareto"])[::-1]
     assert rows[0]["parameters"] == 7 and rows[0]["memory"] == 1
+
+
+def test_a_population_replaces_its_worst_by_changed_copies_of_its_best() -> None:
+    book = ledger(InMemoryStorage(), Population(), trials=8, epochs=9)
+    stints = run(book)
+    rows = {r["trial"]: r for r in book.rows()}
+    assert stints[:8] == [(n, 0, 3) for n in range(8)] and len(rows) == 12  # two in each of two generations
+    first = sorted(range(8), key=lambda n: rows[n]["config.x"])
+    for loser, copy, parent in ((first[0], 8, first[-1]), (first[1], 9, first[-2])):
+        assert rows[loser]["state"] == "PRUNED" and rows[loser]["epochs"] == 3
+        assert rows[loser]["reason"].startswith(
+            f"{rows[loser]['score']:.4f} is among the worst 2 of 8 at epoch 3; a copy of trial {parent} ("
+        )
+        assert rows[copy]["origin"] == f"copy of trial {parent} at epoch 3"
+        changed = rows[copy]["config.x"] / rows[parent]["config.x"]
+        assert (
+            changed == pytest.approx(0.8)
+            or changed == pytest.approx(1.25)
+            or changed == 1 / rows[parent]["config.x"]
+        )
+        trials = book.study.get_trials()
+        assert {e: v for e, v in trials[copy].intermediate_values.items() if e <= 3} == {
+            e: v for e, v in trials[parent].intermediate_values.items() if e <= 3
+        }
+    assert sum(r["state"] == "COMPLETE" for r in rows.values()) == 8
+    # no survivor went on before the copies had begun
+    assert [s[0] for s in stints[8:10]] == [8, 9]
+    assert book.spent() is None and sum(end - start for _, start, end in stints) == 8 * 9
+    assert book.started() == 8
+
+
+def test_a_population_killed_at_any_epoch_decides_the_same() -> None:
+    whole = ledger(InMemoryStorage(), Population(), trials=5, epochs=9)
+    run(whole)
+    storage = InMemoryStorage()
+    for kill_after in (2, 5, 9, 1, 3, 8, 2):
+        run(ledger(storage, Population(), trials=5, epochs=9), kill_after)
+    again = ledger(storage, Population(), trials=5, epochs=9)
+    run(again)
+    outcome = [[(r["state"], r["epochs"], r["score"], r["reason"]) for r in b.rows()] for b in (whole, again)]
+    assert outcome[0] == outcome[1]
+
+
+def test_a_crash_between_a_copy_and_the_end_of_what_it_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = InMemoryStorage()
+    book = ledger(storage, Population(), trials=4, epochs=9)
+    for _ in range(4):
+        job = book.next_job()
+        for epoch in (1, 2, 3):
+            reason = book.report(job, epoch, job.values["x"])
+        book.finish(job, "PRUNED", reason)
+    with monkeypatch.context() as patch:
+        patch.setattr(book.study, "tell", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            book.next_job()
+    again = ledger(storage, Population(), trials=4, epochs=9)
+    (copy,) = again.unfinished()
+    assert copy.number == 4 and copy.born == 3 and copy.until == 6
+    run(again)
+    assert len([r for r in again.rows() if r["origin"].endswith("at epoch 3")]) == 1
+    assert sum(r["state"] == "COMPLETE" for r in again.rows()) == 4
+
+
+def test_a_generation_waits_for_all_of_it() -> None:
+    assert together([3, 3, 3], [3, 3]) is None and together([3, 3, 3], [3, 3, 3]) == 3
+    assert together([3, 6, 6], [3]) == 3 and together([6, 6], []) is None
+    assert together([3, 6], [6]) is None

@@ -248,3 +248,37 @@ def test_batches_of_any_size_give_the_rows_in_order(trained: RunFolder, source: 
     _, scores = evaluate(trained.run.model, {}, {}, source.eval_batches("val", 64))
     assert np.allclose(rows.scene_logits, scores.arrays()["scene_logits"], atol=1e-5)
     assert dataclasses.is_dataclass(source.index)
+
+
+def test_a_graph_of_events_is_averaged_over_each_scene(source: Source, tmp_path: Path) -> None:
+    values = {"width": 0.05, "n_events": 4, "node_width": 8, "n_mels": 32, "batch_size": 16}
+    folder = RunFolder(tmp_path / "run", Run("ergl", values, source, seed=1, epochs=1), {})
+    folder.next_epoch()
+    analyse.analyse(tmp_path / "run", source.index, "val", source.eval_batches("val", 7))
+    about, arrays = read(tmp_path / "run" / "analysis")
+    model = folder.run.model.eval()
+    assert about["events"] == [source.index.labels.events[column] for column in model.columns.tolist()]
+    assert arrays["event_logits"].shape == (24, 4) and arrays["event_share"].shape == (10, 4)
+    (whole,) = source.eval_batches("val", 24)
+    with torch.no_grad():
+        shares = model.event_relations(whole.waveform).numpy()
+        certain = model(whole.waveform).scene_logits.softmax(1).numpy()
+    truth = whole.scene.argmax(1).numpy()
+    scenes = sorted(set(truth.tolist()))
+    for scene in range(10):
+        if scene in scenes:
+            assert np.allclose(arrays["relation"][scene], shares[truth == scene].mean(0), atol=1e-5)
+        else:
+            assert np.isnan(arrays["relation"][scene]).all()
+    for place, scene in enumerate(scenes):
+        clip = int(arrays["relation_clip"][place])
+        assert truth[clip] == scene and certain[clip, scene] == certain[truth == scene, scene].max()
+        assert np.allclose(arrays["clip_relation"][place], shares[clip], atol=1e-3)
+
+
+def test_a_model_that_says_nothing_of_scenes_is_refused(source: Source, tmp_path: Path) -> None:
+    values = {"width": 0.05, "n_mels": 32, "crop_frames": 40}
+    folder = RunFolder(tmp_path / "run", Run("tagger", values, source, seed=1, epochs=1), {})
+    folder.next_epoch()
+    with pytest.raises(ValueError, match="this model says nothing of scenes"):
+        analyse.analyse(tmp_path / "run", source.index, "val", source.eval_batches("val", 7))

@@ -57,10 +57,8 @@ def test_a_node_is_waited_for_aloud_and_not_for_ever() -> None:
     assert room._look([{"CPU": 4.0, "GPU": 2.0}], 0.0) == 2 and not said
     assert room._look([{"CPU": 4.0}], 10.0) == 1
     assert room._look([{"CPU": 4.0}], 50.0) == 1
-    assert said == [
-        "waiting up to 1 min for a node: a trial needs 1 x 1 = 1 CPUs and 1 x 1 = 1 GPUs, the cluster's nodes "
-        "have 4 CPUs and 0 GPUs"
-    ]
+    needs = "a trial needs 1 x 1 = 1 CPUs and 1 x 1 = 1 GPUs, the cluster's nodes have 4 CPUs and 0 GPUs"
+    assert said == [f"waiting up to 1 min for a node: {needs}"]
     with pytest.raises(TimeoutError, match="no node came up in 1 min .* 0 GPUs"):
         room._look([{"CPU": 4.0}], 71.0)
     assert Room(Share(1, 1.0, 1.0), said.append, limit=60.0)._look([{"CPU": 1.0, "GPU": 1.0}], 99.0) == 1

@@ -13,8 +13,9 @@ import pytest
 from searchspace.methods import Asha
 from searchspace.study import Job, Ledger, open_storage, sqlite_url
 from trainables.cluster import trials_at_once
+from trainables.failures import PREEMPTIONS, RETRIES, DiskFull
 from trainables.progress import Progress
-from trainables.trial import RETRIES, STOP, Conductor, Place, noted
+from trainables.trial import STOP, Conductor, Place, noted
 
 GOAL = "val/scene_accuracy"
 
@@ -85,6 +86,56 @@ def test_a_failed_job_is_started_again_then_told_fail(tmp_path: Path) -> None:
     c.fail(f"a{RETRIES}")
     assert states(c)[0] == ("FAIL", 0, "ValueError: shard 3 is damaged") and states(c)[1][0] == "RUNNING"
     assert "Traceback" in (tmp_path / job.folder / "error.txt").read_text()
+
+
+NODE_DIED = "the actor's node was terminated unexpectedly: health check failed"
+
+
+def test_a_dead_node_costs_no_retry_and_both_are_in_the_table(tmp_path: Path) -> None:
+    c = conductor(tmp_path)
+    for attempt, said in enumerate([NODE_DIED] * 3 + [""] * RETRIES + [NODE_DIED] * 2):
+        c.next_job(f"a{attempt}")
+        c.fail(f"a{attempt}", said)
+    (row,) = c.ledger.rows()
+    assert (row["state"], row["retries"], row["preemptions"]) == ("RUNNING", RETRIES, 5)
+    again = conductor(tmp_path)  # a killed driver is a preemption too, and the retries stay spent
+    again.next_job("a")
+    again.fail("a")
+    (row,) = again.ledger.rows()
+    assert (row["state"], row["reason"], row["preemptions"]) == ("FAIL", "its process died", 6)
+
+
+def test_preemptions_are_bounded_where_nothing_is_achieved_between_them(tmp_path: Path) -> None:
+    c = conductor(tmp_path, jobs=1)
+    for attempt in range(2 * PREEMPTIONS - 1):
+        c.next_job(f"a{attempt}")
+        if attempt == PREEMPTIONS - 1:
+            c.result(f"a{attempt}", {"epoch": 1, GOAL: 0.5})  # then it has as many again
+        c.fail(f"a{attempt}", NODE_DIED)
+    assert states(c)[0][0] == "RUNNING"
+    c.next_job("b"), c.fail("b", NODE_DIED)
+    reason = f"its node died, {PREEMPTIONS + 1} times in a row without a new epoch"
+    assert states(c) == [("FAIL", 1, reason)] and c.next_job("c") is None
+
+
+def test_out_of_memory_is_tried_once_more_and_then_held_against_the_configuration(tmp_path: Path) -> None:
+    c = conductor(tmp_path, jobs=1)
+    for attempt in range(2):
+        c.next_job(f"a{attempt}")
+        with pytest.raises(MemoryError), noted(c.live[f"a{attempt}"], c.place):
+            raise MemoryError
+        c.fail(f"a{attempt}")
+    assert states(c) == [("FAIL", 0, "out of memory: MemoryError")] and c.again == []
+    assert c.ledger.study.trials[0].constraints == {"memory": 1.0}  # so that the sampler keeps away
+
+
+def test_a_full_disk_ends_the_study_and_no_trial(tmp_path: Path) -> None:
+    c = conductor(tmp_path)
+    job = c.next_job("a")["job"]
+    said = f"OSError: [Errno 28] No space left on device: '{tmp_path}/{job['folder']}/epochs.jsonl'"
+    with pytest.raises(DiskFull, match=f"the disk of {tmp_path} is full .*go on with --resume"):
+        c.fail("a", said)
+    assert conductor(tmp_path).next_job("b")["job"] == job
 
 
 def test_a_worker_group_is_asked_to_stop_not_killed(tmp_path: Path) -> None:

@@ -93,3 +93,26 @@ def test_a_clip_too_short_for_the_trunk_is_refused_with_the_length_it_needs() ->
         ValueError, match=r"clips of 0.20 s give 17 frames; the trunk needs at least 32 frames, 0.34 s"
     ):
         build(small(), LABELS, AudioFormat(16000, 1, 3200))
+
+
+@pytest.mark.parametrize("edges", ["learned", "constant"])
+def test_relations_are_the_gates_shares_clip_by_clip(edges: str) -> None:
+    torch.manual_seed(0)
+    model = build(small(edges=edges), LABELS, AUDIO).eval()
+    waveform = 0.1 * torch.randn(3, 1, 16000)
+    with torch.no_grad():
+        found = model.event_relations(waveform)
+        tokens = model.event_tokens(model.frontend(waveform))
+        nodes, relations = tokens.mean(2), model.edges(tokens)
+        slow = torch.zeros(3, 5, 5)
+        for layer in model.graph:
+            _, _, start, end = layer.nodes(nodes).chunk(4, -1)
+            for i in range(5):
+                gates = [
+                    (layer.edges(relations[:, i, j]) + start[:, j] + end[:, i]).sigmoid() for j in range(5)
+                ]
+                for j in range(5):
+                    slow[:, i, j] += (gates[j] / sum(gates)).mean(1) / len(model.graph)
+            nodes, relations = layer(nodes, relations)
+    torch.testing.assert_close(found, slow, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.sum(2), torch.ones(3, 5))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from datasets.batch import Batch
 from trainables.contract import JointOutput
-from trainables.evaluators import Codes, choose_svm, codes, fit_svm
+from trainables.evaluators import CANDIDATES, Codes, SvmEvaluator, choose_svm, codes, fit_svm
 
 
 def blobs(seed: int, clips: int = 60) -> Codes:
@@ -67,3 +67,57 @@ def test_codes_are_those_of_evaluation_in_the_clips_order_each_once() -> None:
     found = codes(model, batches)
     assert found.code.ravel().tolist() == [0.0, 1.0, 3.0, 4.0] and found.scene.tolist() == [0, 1, 1, 0]
     assert model.training
+
+
+class Scaled(nn.Module):
+    """Its code is the clip times `weight`: 0 forgets everything."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+
+def reading(model: Scaled, asked: list[str]):  # type: ignore[no-untyped-def]
+    splits = {"train": blobs(0), "val": blobs(1), "test": blobs(2)}
+
+    def read(split: str) -> Codes:
+        asked.append(split)
+        return Codes(splits[split].code * float(model.weight.detach()), splits[split].scene)
+
+    return read, splits
+
+
+def test_validation_chooses_the_epoch_though_the_last_is_another() -> None:
+    model, svms, asked = Scaled(1.0), SvmEvaluator(("rbf", "sigmoid")), list[str]()
+    read, splits = reading(model, asked)
+    svms.offer(1, 0.5, model)
+    model.weight.data.fill_(0.0)  # the second and last epoch: worse
+    good = choose_svm(splits["train"], splits["val"], ("rbf", "sigmoid"))
+    assert svms.score(model, 2, read, "val") == good.accuracy(splits["val"]) > 0.5
+    assert svms.epoch == 1 and not model.weight.any()  # the model is the last epoch's all the same
+    assert "test" not in asked
+    asked.clear()
+    assert svms.score(model, 2, read, "test") == good.accuracy(splits["test"])
+    assert asked == ["test"]  # nothing is fitted again
+
+
+def test_equal_epochs_are_the_last_one_and_only_the_best_are_kept() -> None:
+    model, svms = Scaled(1.0), SvmEvaluator(("rbf",))
+    for epoch, accuracy in enumerate([0.5, 0.1, math.nan, 0.4, 0.3, 0.6, 0.3], start=1):
+        svms.offer(epoch, accuracy, model)
+    assert sorted(svms.weights) == [1, 4, 6] and len(svms.weights) == CANDIDATES
+    svms.score(model, 8, reading(model, [])[0], "val")
+    assert svms.epoch == 8 and not svms.weights  # all models are alike here
+
+
+def test_a_restored_run_scores_with_the_epoch_chosen_before() -> None:
+    model, before = Scaled(1.0), SvmEvaluator(("rbf",))
+    read, _ = reading(model, [])
+    before.offer(1, 0.5, model)
+    model.weight.data.fill_(0.0)
+    unchosen = before.state(), dict(before.tensors())
+    expected = before.score(model, 2, read, "test")
+    for state, tensors in (unchosen, (before.state(), before.tensors())):
+        after = SvmEvaluator(("rbf",))
+        after.restore(tensors, state)
+        assert after.score(model, 2, read, "test") == expected and after.epoch == 1

@@ -31,7 +31,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 AUDIO = AudioFormat(16000, 2, 32000)
 B = 4
 FRAMES = 100  # of 20 ms
-NEEDS_EVENTS = ("ergl", "bigru_mtl")
+NEEDS_EVENTS = ("ergl", "bigru_mtl", "tagger")
+WITHOUT_SCENES = ("tagger",)
 NEEDS_TAGS = ("tagvector",)
 
 
@@ -67,6 +68,7 @@ def batch() -> Batch:
         torch.rand(B, len(TAGS), generator=draw),
         frames=(torch.rand(B, FRAMES, 4, generator=draw) < 0.2).float(),
         frame_known=torch.ones(B, FRAMES),
+        curated=torch.tensor([1.0, 0.0, 1.0, 0.0]),
     )
 
 
@@ -80,7 +82,7 @@ def built(name: str, knobs: dict[str, Any]) -> tuple[Any, torch.nn.Module]:
 def test_output_terms_and_gradients(name: str, knobs: dict[str, Any], batch: Batch) -> None:
     config, model = built(name, knobs)
     output = answer(model.train(), batch)
-    check_shapes(output)
+    check_shapes(output, scenes=0 if name in WITHOUT_SCENES else 3)
 
     terms, weights = family(name).terms(config), family(name).weights(config)
     assert terms.keys() == weights.keys()
@@ -97,8 +99,8 @@ def test_output_terms_and_gradients(name: str, knobs: dict[str, Any], batch: Bat
         assert not grads or any(g.abs().sum() > 0 for g in grads if g is not None), part_name
 
 
-def check_shapes(output: JointOutput) -> None:
-    assert output.scene_logits.shape == (B, 3)
+def check_shapes(output: JointOutput, scenes: int) -> None:
+    assert output.scene_logits.shape == (B, scenes)
     if output.event_logits is not None:
         events = 4 if output.event_columns is None else len(output.event_columns)
         assert output.event_logits.shape == (B, events)

@@ -19,7 +19,7 @@ from datasets.tagged import tagged_index, write_tagged
 from searchspace.papers.jung2020 import ROWS
 from trainables.contract import AudioFormat, answer, answer_features, tags_read
 from trainables.describe import describe
-from trainables.evaluators import codes
+from trainables.evaluators import choose_svm, codes
 from trainables.export import export_run, load_model
 from trainables.families.tagvector import Config, TagConditionedResNet, build
 from trainables.recipe import configure
@@ -319,6 +319,35 @@ def test_the_svm_is_reported_beside_the_softmax_after_the_last_epoch(run: Run) -
     best = max(accuracies, key=lambda kernel: accuracies[kernel][0])
     assert last["val/svm_accuracy"] == accuracies[best][0]
     assert run.score("test")[0]["svm_accuracy"] == accuracies[best][1]
+
+
+def test_a_last_epoch_that_forgets_everything_leaves_the_svm_to_an_earlier_one(
+    source: Source, tmp_path: Path
+) -> None:
+    values = {"width": 0.0625, "lr": 0.003, "batch_size": 4}
+    run = Run("tagvector", values, source, seed=0, epochs=6)
+    while run.epoch < 5:
+        run.next_epoch()
+    candidates = {epoch: dict(state) for epoch, state in run.svm.weights.items()}
+    with torch.no_grad():
+        for parameter in run.model.parameters():
+            parameter.zero_()
+    run.learning_rate = lambda update: 0.0
+    last = run.next_epoch()
+    assert run.svm.epoch != 6 and last["val/scene_accuracy"] < last["val/svm_accuracy"]
+    expected = run.score("test")[0]["svm_accuracy"]
+    run.save(tmp_path / "checkpoint")
+    again = Run("tagvector", values, source, seed=0, epochs=6)
+    again.load(tmp_path / "checkpoint")
+    assert again.score("test")[0]["svm_accuracy"] == expected and again.svm.epoch == run.svm.epoch
+
+    found = []  # the slow way, model by model
+    for epoch, state in candidates.items():
+        run.model.load_state_dict(state)
+        train, val, test = (codes(run.model, source.eval_batches(s, 5)) for s in ("train", "val", "test"))
+        svm = choose_svm(train, val, ("rbf", "sigmoid"))
+        found.append((svm.accuracy(val), epoch, svm.accuracy(test)))
+    assert max(found) == (last["val/svm_accuracy"], run.svm.epoch, expected)
 
 
 def test_without_an_svm_nothing_of_it_is_reported(source: Source) -> None:

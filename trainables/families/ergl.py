@@ -42,7 +42,13 @@ from trainables import losses
 from trainables.contract import AudioFormat, Family, JointOutput, Term
 from trainables.knobs import check, check_range
 from trainables.parts import cnn
-from trainables.parts.event_graph import ChannelEdges, ConstantEdges, GatedGraphConvolution, TimeEdges
+from trainables.parts.event_graph import (
+    ChannelEdges,
+    ConstantEdges,
+    GatedGraphConvolution,
+    TimeEdges,
+    gate_shares,
+)
 from trainables.parts.frontend import LogMel, SpecAugment
 
 if TYPE_CHECKING:
@@ -50,7 +56,7 @@ if TYPE_CHECKING:
 
 EdgeTokens = Literal["channel", "time"]
 EDGE_TOKENS: tuple[str, ...] = get_args(EdgeTokens)
-WINDOW, HOP = Fraction(32, 1000), Fraction(10, 1000)  # s
+WINDOW = Fraction(32, 1000)  # s
 EMBEDDING = 2048
 F_MAX = 14000.0
 
@@ -72,6 +78,7 @@ class Config:
     width              multiplies the trunk's channel counts and the FC layer; 1 is the published size
     dropout            after every convolution block; embedding_dropout before the FC layer
     n_mels, f_min, f_max  mel bins and their limits in Hz; f_max None = min(14000, half the sampling rate)
+    hop                s from frame to frame, rounded down to whole samples; longer ones are cheaper
     spec_augment       mask two stripes of up to `time_mask` frames and two of up to `freq_mask` mel bins
     """
 
@@ -90,6 +97,7 @@ class Config:
     dropout: float = 0.2
     embedding_dropout: float = 0.5
     n_mels: int = 64
+    hop: float = 0.01
     f_min: float = 50.0
     f_max: float | None = None
     spec_augment: bool = False
@@ -98,7 +106,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
-        check_range(self, "width", 0.0, above=True)
+        for name in ("width", "hop"):
+            check_range(self, name, 0.0, above=True)
         for name in ("n_events", "gcn_layers", "heads", "time_tokens", "n_mels"):
             check_range(self, name, 1)
         check_range(self, "node_width", 2)
@@ -169,6 +178,18 @@ class EventGraphModel(nn.Module):
             self.scene_classifier(scene), event_logits, scene, nodes.flatten(1), event_columns=self.columns
         )
 
+    def event_relations(self, waveform: Tensor) -> Tensor:
+        """Waveform (B, C, N) → (B, n, n): the share of event j in what event i receives, mean over the
+        layers."""
+        tokens = self.event_tokens(self.frontend(waveform))
+        nodes, edges = self._nodes(tokens), self.edges(tokens)
+        shares = []
+        layers: Any = self.graph
+        for layer in layers:
+            shares.append(gate_shares(layer, nodes, edges))
+            nodes, edges = layer(nodes, edges)
+        return torch.stack(shares).mean(0)
+
     def event_tokens(self, x: Tensor) -> Tensor:
         """Features (B, 1, T, F) → (B, n, D, width): `node_width` numbers of width 1, or steps of time."""
         x = self.trunk(x).mean(3)  # (B, C, T)
@@ -208,7 +229,7 @@ def build(config: Config, labels: LabelSpace, audio: AudioFormat) -> EventGraphM
         f_min=config.f_min,
         f_max=f_max,
         window=WINDOW,
-        hop=HOP,
+        hop=config.hop,
         augment=SpecAugment(config.time_mask, config.freq_mask) if config.spec_augment else None,
     )
     _refuse_too_small(frontend, audio)

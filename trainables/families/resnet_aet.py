@@ -48,7 +48,7 @@ from trainables import losses
 from trainables.contract import AudioFormat, Family, JointOutput, Term
 from trainables.knobs import check, check_range
 from trainables.parts.frontend import LogMel, SpecAugment
-from trainables.parts.resnet18 import ResNet18
+from trainables.parts.resnet import RESNET18, ResNet
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -92,7 +92,7 @@ class NoClasses(nn.Module):
 class AuxiliaryTaggingModel(nn.Module):
     """Waveform (B, C, N) → JointOutput; both heads read the same embedding (B, 512·width)."""
 
-    def __init__(self, frontend: LogMel, encoder: ResNet18, scenes: int, events: int) -> None:
+    def __init__(self, frontend: LogMel, encoder: ResNet, scenes: int, events: int) -> None:
         super().__init__()
         self.frontend, self.encoder = frontend, encoder
         self.scene_classifier = _head(encoder.outputs, scenes)
@@ -134,7 +134,9 @@ def build(config: Config, labels: LabelSpace, audio: AudioFormat) -> AuxiliaryTa
         augment=SpecAugment(config.time_mask, config.freq_mask) if config.spec_augment else None,
     )
     frontend.frames(audio.samples)
-    return AuxiliaryTaggingModel(frontend, ResNet18(1, config.width), len(labels.scenes), len(labels.events))
+    return AuxiliaryTaggingModel(
+        frontend, ResNet(1, config.width, depths=RESNET18), len(labels.scenes), len(labels.events)
+    )
 
 
 def terms(config: Config) -> dict[str, Term]:

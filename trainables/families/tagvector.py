@@ -27,8 +27,8 @@ Where paper and code differ or are silent, the default is named here:
 - Eq. 2 is misprinted; see TagAttention. It applies to the map that is pooled.
 - The paper's classifier is an SVM on the code. It is fitted after the last epoch on the training clips' codes
   (whole clips; the code: random crops) and reported as `svm_accuracy` beside the softmax, which a search goes
-  by. Of the kernels of `classifier` the better on validation is taken; the code takes kernel and epoch on the
-  test fold.
+  by. Kernel (of `classifier`) and epoch are chosen on validation (trainables/evaluators.py); the code takes
+  both on the test fold.
 - Not built: the code's centre loss (its centres never move) and AMSGrad.
 """
 

@@ -151,6 +151,14 @@ class GatedGraphConvolution(nn.Module):
         return nodes, edges
 
 
+def gate_shares(layer: GatedGraphConvolution, nodes: Tensor, edges: Tensor) -> Tensor:
+    """(B, n, n) mean over the channels of σ(ê_ij) / Σ_j σ(ê_ij): how much of what node i receives in `layer`
+    is let through from node j, whatever it says."""
+    _, _, start, end = layer.nodes(nodes).chunk(4, -1)
+    gate = (layer.edges(edges) + start[:, None] + end[:, :, None]).sigmoid()
+    return (gate / gate.sum(2, keepdim=True)).mean(-1)
+
+
 def _dropped(norm: nn.BatchNorm1d, x: Tensor, rate: float) -> Tensor:
     return F.dropout(F.relu(norm(x.flatten(0, -2)).view_as(x)), rate, norm.training)
 

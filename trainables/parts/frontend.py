@@ -122,7 +122,7 @@ class LogMel(nn.Module):
         hop: Fraction | float = HOP_SECONDS,
         channels: InputChannels = "mono",
         whole_hops: bool = False,
-        augment: SpecAugment | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.channels: InputChannels = channels

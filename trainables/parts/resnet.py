@@ -1,10 +1,13 @@
-"""ResNet-18 (He et al. 2016, Table 1, 18 layers) on a picture of time × frequency.
+"""ResNet-18 and ResNet-34 (He et al. 2016, Table 1) on a picture of time × frequency.
 
-7×7 convolution with stride 2, 3×3 maximum with stride 2, four stages of two basic blocks, the last three of
-which halve both axes, global average: time and frequency shrink by 32 before the average.
+7×7 convolution with stride 2, 3×3 maximum with stride 2, four stages of basic blocks, the last three of which
+halve both axes, global average or maximum: time and frequency shrink by 32 before that.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +16,7 @@ from trainables.parts.cnn import scaled
 
 STEM = 64
 STAGES = (64, 128, 256, 512)
+RESNET18, RESNET34 = (2, 2, 2, 2), (3, 4, 6, 3)  # blocks of each stage
 
 
 class BasicBlock(nn.Module):
@@ -35,34 +39,44 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
 
 
-class ResNet18(nn.Module):
+class ResNet(nn.Module):
     """(B, `inputs`, T, F) → (B, `outputs`), 512·`width` numbers. Any T and F; He-normal weights (fan-out).
 
-    Without the head it has 11,176,512 parameters for 3 input channels and 11,170,240 for one.
+    depths  blocks of each of the four stages
+    pool    what of the last map is taken: its mean, or its maximum over time and frequency
+
+    Without the head ResNet-18 has 11,176,512 parameters for 3 input channels and 11,170,240 for one,
+    ResNet-34 21,284,672 and 21,278,400.
     """
 
-    def __init__(self, inputs: int, width: float = 1.0) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: float = 1.0,
+        *,
+        depths: Sequence[int],
+        pool: Literal["mean", "max"] = "mean",
+    ) -> None:
         super().__init__()
         stem = scaled(STEM, width)
         self.conv = nn.Conv2d(inputs, stem, 7, 2, padding=3, bias=False)
         self.bn = nn.BatchNorm2d(stem)
         self.pool = nn.MaxPool2d(3, 2, padding=1)
         blocks, before = [], stem
-        for stage, channels in enumerate(scaled(c, width) for c in STAGES):
-            blocks += [
-                BasicBlock(before, channels, stride=2 if stage else 1),
-                BasicBlock(channels, channels, stride=1),
-            ]
-            before = channels
+        for stage, (channels, depth) in enumerate(zip((scaled(c, width) for c in STAGES), depths)):
+            for block in range(depth):
+                blocks.append(BasicBlock(before, channels, stride=2 if stage and not block else 1))
+                before = channels
         self.blocks = nn.Sequential(*blocks)
-        self.outputs = before
+        self.outputs, self.over = before, pool
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(F.relu(self.bn(self.conv(x)), inplace=True))
-        return self.blocks(x).mean((2, 3))
+        x = self.blocks(x)
+        return x.mean((2, 3)) if self.over == "mean" else x.amax((2, 3))
 
 
 def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
