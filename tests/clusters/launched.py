@@ -32,7 +32,7 @@ class Cluster:
         self._keys()
 
     def _adapted(self, text: str) -> str:
-        """What the file says a user has to change, and Ray's idea of the machines' size (each of them sees this
+        """What the file says a user has to change, and Ray's idea of the machines' size (each sees this
         machine's whole memory, and whatever else fills it)."""
         head, *workers = (host.address for host in self.hosts)
         for old, new in {
