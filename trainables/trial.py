@@ -358,9 +358,9 @@ class _AskLedger(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self.conductor.live) >= self.room():
-            return None
         with kept(self.conductor):
+            if len(self.conductor.live) >= self.room():
+                return None
             config = self.conductor.next_job(trial_id)
         if config is None:
             # what is running may have to be started again

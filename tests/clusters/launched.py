@@ -32,7 +32,8 @@ class Cluster:
         self._keys()
 
     def _adapted(self, text: str) -> str:
-        """What the file says a user has to change, and Ray's idea of the machines' size."""
+        """What the file says a user has to change, and Ray's idea of the machines' size (each sees this
+        machine's whole memory, and whatever else fills it)."""
         head, *workers = (host.address for host in self.hosts)
         for old, new in {
             "head_ip: 192.168.1.10": f"head_ip: {head}",
@@ -41,6 +42,7 @@ class Cluster:
             "-p 22 ": f"-p {SSH_PORT} ",
             "localhost:22 ": f"localhost:{SSH_PORT} ",
             "install.sh /shared": f"install.sh {self.shared}",
+            "export RAY_AUTH_MODE=token": "export RAY_memory_monitor_refresh_ms=0 RAY_AUTH_MODE=token",
             "ray start --head": f"ray start --head {SMALL}",
             "ray start --address": f"ray start {SMALL} --address",
         }.items():

@@ -131,9 +131,12 @@ def test_no_node_starts_or_joins_without_the_token(cluster: Cluster) -> None:
         assert stranger.returncode != 0 and "NodeID" not in stranger.stdout
 
 
-def test_detached_and_with_a_worker_killed_the_study_ends_complete(cluster: Cluster, shards: Path) -> None:
+@pytest.mark.timeout(600)
+def test_detached_through_a_cut_of_the_network_and_a_killed_worker_the_study_ends_complete(
+    cluster: Cluster, shards: Path
+) -> None:
     study, (head, worker) = cluster.shared / "studies" / "detached", cluster.hosts
-    asked = ["--data", shards, "--study", study, "--trials", "4", "--epochs", "40", "--confirm", "0"]
+    asked = ["--data", shards, "--study", study, "--trials", "4", "--epochs", "700", "--confirm", "0"]
     asked += ["--pruner", "none", *QUICK]
     begun = cluster.given("bash", "clusters/submit.sh", cluster.file, "--tmux", "--", *asked)
     assert begun.returncode == 0 and "ray attach" in begun.stdout, begun.stdout + begun.stderr
@@ -147,11 +150,15 @@ def test_detached_and_with_a_worker_killed_the_study_ends_complete(cluster: Clus
         }
 
     wait_until(lambda: "host2" in nodes_at_work(), 120, screen)
+    cluster.network.cut(worker)
+    time.sleep(30)
+    cluster.network.mend(worker)
+    wait_until(lambda: len(nodes_at_work()) == 2, 60, screen)
     worker.kill()
-    wait_until(lambda: status(study) != "running", 200, screen)
+    wait_until(lambda: status(study) != "running", 300, screen)
     assert status(study) == "complete", screen()
     runs = pd.read_parquet(study / "trials.parquet")
-    assert len(runs) == 4 and (runs["state"] == "COMPLETE").all() and (runs["epochs"] == 40).all()
+    assert len(runs) == 4 and (runs["state"] == "COMPLETE").all() and (runs["epochs"] == 700).all()
     assert "starts again" in screen()
 
 

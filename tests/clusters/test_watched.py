@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from searchspace.storage import open_storage
+from trainables.request import Request, begin
+
 ROOT = Path(__file__).resolve().parents[2]
-PASSWORD = "hunter2-not-for-anyone"
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "wJalr-not-for-anyone", "AWS_SESSION_TOKEN": "FwoG-not-for-anyone"}
 
 
@@ -50,14 +53,14 @@ def test_a_search_is_seen_by_those_who_may_and_keeps_its_secrets(
         subprocess.run(["mktemp", "-d", "/tmp/seen.XXXX"], capture_output=True, text=True).stdout.strip()
     )
     (session / "token").write_text(token)
-    own = f"sqlite:///file:{tmp_path}/own.db?uri=true&password={PASSWORD}"
     environment = os.environ | SECRETS | {
-        "SCENETUNE_CACHE": str(cache), "SCENETUNE_DATABASE": own, "RAY_ADDRESS": "local",
+        "SCENETUNE_CACHE": str(cache), "RAY_ADDRESS": "local",
         "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(session / "token"), "RAY_TMPDIR": str(session),
         "RAY_METRICS_EXPORT_INTERVAL_MS": "1000", "RAY_metrics_report_interval_ms": "1000",
+        "RAY_memory_monitor_refresh_ms": "0",
     }  # fmt: skip
-    asked = ["--data", shards, "--study", study, "--trials", "2", "--epochs", "60", "--confirm", "0"]
+    asked = ["--data", shards, "--study", study, "--trials", "2", "--epochs", "5000", "--confirm", "0"]
     asked += ["--set", "width=0.25", "batch_size=16", "--pruner", "none"]
     driver = subprocess.Popen(
         [sys.executable, ROOT / "tune_csem.py", *map(str, asked)], cwd=ROOT, env=environment,
@@ -72,13 +75,34 @@ def test_a_search_is_seen_by_those_who_may_and_keeps_its_secrets(
             if (session / "ray" / "prom_metrics_service_discovery.json").is_file():
                 found = exported(session / "ray")
         assert f'study="{study.name}"' in found and 'phase="search"' in found
+        driver.send_signal(signal.SIGINT)
         output = driver.communicate(timeout=120)[0]
-        assert driver.returncode == 0, output
+        assert driver.returncode == 130, output
     finally:
         driver.kill()
         driver.wait()
     written = [p for p in (*study.rglob("*"), *session.rglob("*")) if p.is_file() and p.name != "token"]
-    for secret in (*SECRETS.values(), PASSWORD, token):
+    for secret in (*SECRETS.values(), token):
         assert secret not in output
         holders = [str(p) for p in written if secret.encode() in p.read_bytes()]
         assert not holders, f"{secret} is in {holders}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@database/studies",
+        "postgresql://database/studies?user=me&password=hunter2",
+        "mysql://database/studies?sslkey_password=hunter2&charset=utf8",
+    ],
+)
+def test_the_databases_password_is_used_and_not_kept(
+    url: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCENETUNE_DATABASE", url)
+    _, request = begin(Request(study=tmp_path / "study", data=str(shards)))
+    assert request.database == url
+    assert "hunter2" not in (tmp_path / "study" / "study.json").read_text()
+    with pytest.raises(ValueError, match="cannot open the study database") as refused:
+        open_storage(url, patience=0.1)
+    assert "hunter2" not in str(refused.value)

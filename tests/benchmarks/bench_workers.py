@@ -1,0 +1,128 @@
+"""What two data-parallel workers of a trial gain over one, and what Ray Train costs a trial.
+
+    python tests/benchmarks/bench_workers.py [--turns 3] [--clips 64] [--no-trials]
+
+Scaling: one epoch of PANN (csem, full width, batch 16) with one process and with two gloo processes, one
+thread each, in alternating turns. Wall seconds count on a quiet machine with two free cores; beside them
+stands the CPU time of the busiest process, which other work on the machine hardly changes: where every
+process has its own core, an epoch can't be shorter. Target: at least 1.7 times as fast.
+
+Trials: seconds a trial takes beside its training, through WarmTrial and through Ray Train with two workers.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import tyro
+
+from datasets import synthetic
+from datasets.source import open_source
+
+VALUES = {"backbone": "pann", "framework": "csem", "batch_size": 16, "precision": "fp32"}
+
+
+@dataclass
+class Request:
+    turns: int = 3
+    clips: int = 64
+    trials: bool = True
+
+
+def epoch(folder: str, rank: int, world: int, sync: bool, out: Any) -> None:
+    """One epoch after a first one that does not count; puts (wall seconds, CPU seconds) of this rank."""
+    from trainables.run import Run
+
+    torch.set_num_threads(1)
+    if world > 1:
+        store = f"file://{folder}/meet-{world}-{sync}"
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+    source = open_source(Path(folder) / "shards", cache=Path(folder) / "cache")
+    run = Run("csem", VALUES, source, seed=0, epochs=9, rank=rank, world=world, sync_batchnorm=sync)
+    run.next_epoch()
+    if world > 1:
+        dist.barrier()
+    wall, cpu = time.perf_counter(), time.process_time()
+    run.next_epoch()
+    out.put((time.perf_counter() - wall, time.process_time() - cpu))
+
+
+def measured(folder: str, world: int, sync: bool) -> tuple[float, float]:
+    """(wall seconds, CPU seconds of the busiest process) of one epoch."""
+    context = multiprocessing.get_context("spawn")
+    out = context.Queue()
+    for left in Path(folder).glob("meet-*"):
+        left.unlink()
+    ranks = [context.Process(target=epoch, args=(folder, rank, world, sync, out)) for rank in range(world)]
+    for one in ranks:
+        one.start()
+    figures = [out.get(timeout=900) for _ in ranks]
+    for one in ranks:
+        one.join()
+    return max(wall for wall, _ in figures), max(cpu for _, cpu in figures)
+
+
+def scaling(turns: int, clips: int) -> None:
+    kinds = {"1 worker": (1, True), "2 workers": (2, True), "2 workers, own batchnorm": (2, False)}
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    with tempfile.TemporaryDirectory() as folder:
+        synthetic.build(Path(folder) / "shards", train=clips, val=16, test=16, seconds=3, sample_rate=16000)
+        for _ in range(turns):
+            for name, (world, sync) in kinds.items():
+                figures[name].append(measured(folder, world, sync))
+    medians = {name: [statistics.median(column) for column in zip(*rows)] for name, rows in figures.items()}
+    base = medians["1 worker"]
+    for name, (wall, cpu) in medians.items():
+        gain = f"{base[0] / wall:.2f} x by wall, {base[1] / cpu:.2f} x by CPU"
+        print(f"{name:26s} wall {wall:6.1f} s, busiest process {cpu:6.1f} CPU-s: {gain}   {figures[name]}")
+
+
+def trial_overhead(trials: int = 3) -> None:
+    import ray
+
+    from searchspace.methods import PRUNERS
+    from searchspace.study import Job, Ledger, open_storage, sqlite_url
+    from trainables.cluster import Room, Share
+    from trainables.folder import read_epochs
+    from trainables.progress import Progress
+    from trainables.trial import Place, run_phase
+
+    ray.init(num_cpus=4, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
+    values = {"backbone": "tinycnn", "framework": "csem", "width": 0.25}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        synthetic.build(folder / "shards", train=64, val=32, test=32)
+        for workers in (1, 2):
+            study = folder / f"workers{workers}"
+            study.mkdir()
+            ledger = Ledger(open_storage(sqlite_url(study / "study.db")), "bench", pruner=PRUNERS["none"])
+            ledger.plan([Job(-1, n, 0, "bench", values, n, 1, f"runs/t{n:04d}-r0") for n in range(trials)])
+            data, cache = str(folder / "shards"), str(folder / "cache")
+            place = Place("csem", data, str(study), "val/scene_accuracy", cache, workers=workers)
+            with Progress("bench", trials, 1, stream=io.StringIO()) as progress:
+                room = Room(Share(workers, 1.0, 0.0, at_once=1), progress.say)
+                run_phase(ledger, place, progress, room=room)
+            rows = ledger.rows()
+            beside = [r["seconds"] - read_epochs(study / r["folder"])[0]["train/seconds"] for r in rows]
+            kind = "one warm process" if workers == 1 else "Ray Train, 2 workers"
+            print(f"{kind}: {[round(s, 2) for s in beside]} s a trial beside its training")
+    ray.shutdown()
+
+
+def main(request: Request) -> None:
+    scaling(request.turns, request.clips)
+    if request.trials:
+        trial_overhead()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Request))
