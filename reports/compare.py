@@ -94,8 +94,6 @@ def compare_places(first: str, second: str, metric: str | None = None, test: str
     Raises CompareError: twice the same runs, a side without two runs, other clips or another metric than the
     other side, a paired test without shared seeds.
     """
-    if Path(first).exists() and Path(second).exists() and Path(first).samefile(second) or first == second:
-        raise CompareError(f"{first} and {second} are the same runs: there is nothing to compare")
     metrics = [metric] if metric else ["test/scene_accuracy", "val/scene_accuracy"]
     for last, one in enumerate(metrics, start=1 - len(metrics)):
         try:
@@ -104,6 +102,8 @@ def compare_places(first: str, second: str, metric: str | None = None, test: str
         except _NoSuchMetric:
             if last == 0:
                 raise
+    if first == second or (Path(first).exists() and Path(second).exists() and Path(first).samefile(second)):
+        raise CompareError(f"{first} and {second} are the same runs: there is nothing to compare")
     return outcome(a, b, test)
 
 

@@ -26,13 +26,15 @@ NEEDED = {
 NET = "10.231.77"
 HOME = Path("/root")
 SSH_PORT = 2222
+# `ray` is beside the interpreter, whose environment need not be activated
+PROGRAMS = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
 def missing() -> str | None:
     """Why machines can't be made here; None if they can. Installs what lacks from Debian, if it may."""
     if os.geteuid() != 0:
         return "machines as namespaces need root"
-    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    path = PROGRAMS
     lacking = [package for tool, package in NEEDED.items() if not shutil.which(tool, path=path)]
     if lacking:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 120}
@@ -94,7 +96,7 @@ class Host:
     def command(
         self, *arguments: str | Path, env: dict[str, str] | None = None, folder: Path = HOME
     ) -> list[str]:
-        variables = {"HOME": str(HOME), "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "LANG": "C.UTF-8"}
+        variables = {"HOME": str(HOME), "PATH": PROGRAMS, "LANG": "C.UTF-8"}
         pairs = [f"{name}={value}" for name, value in (variables | (env or {})).items()]
         enter = ["nsenter", "--target", str(self._inside), "--net", "--pid", "--mount", "--uts"]
         return [*enter, "env", "-i", "-C", str(folder), *pairs, *map(str, arguments)]
@@ -198,7 +200,7 @@ class Network:
 
 
 def _run(*command: str) -> None:
-    environment = os.environ | {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+    environment = os.environ | {"PATH": PROGRAMS}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30)
     assert done.returncode == 0, f"{shlex.join(command)}: {done.stderr}"
 

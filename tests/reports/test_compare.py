@@ -145,8 +145,8 @@ def test_folders_of_single_trainings(tmp_path: Path, capsys: pytest.CaptureFixtu
     a, b = kept(tmp_path, "a", [0.7, 0.8, 0.75]), kept(tmp_path, "b", [0.5, 0.61, 0.53])
     found = compare_places(a, b)
     assert (found.test, found.first.metric) == ("paired", "val/scene_accuracy")  # no run has a test result
-    tested = kept(tmp_path, "c", [0.7, 0.8, 0.75], split="test")
-    assert compare_places(tested, tested).first.metric == "test/scene_accuracy"
+    tested = [kept(tmp_path, name, [0.7, 0.8, 0.75], split="test") for name in "cd"]
+    assert compare_places(*tested).first.metric == "test/scene_accuracy"
     (tmp_path / "b" / "seed1" / "epochs.jsonl").write_text('{"epoch": 2, "val/scene_accuracy": 0.5}\n')
     assert main([a, b]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path}/b/seed1: 2 of 3 epochs are done\n"

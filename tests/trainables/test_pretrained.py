@@ -247,7 +247,7 @@ def test_the_search_never_suggests_it() -> None:
     from trainables.families import csem
 
     class Asked(Replayed):
-        def _answer(self, name: str) -> Any:
+        def _answer(self, name: str, distribution: Any) -> Any:
             asked.add(name)
             return {"backbone": "ast", "framework": "csem", "optimiser": "adamw"}.get(name.split(" ")[0], 1)
 
