@@ -41,6 +41,7 @@ SMALL = {
     "tagvector": {"width": "0.06"},
     "bigru_mtl": {"width": "0.06", "batch_size": "4"},
     "resnet_aet": {"width": "0.06"},
+    "tagger": {"width": "0.06"},
 }
 TOGETHER = ("bigru_mtl", "3,4")
 EVERY = [
@@ -53,7 +54,7 @@ RUN_ALSO = {("csem", "XI"): 4}  # RGASC: its prior is counted on the training la
 WITH_PAGE = {("csem", "XII"), ("ergl", "MEL"), ("tagvector", "6"), TOGETHER, ("resnet_aet", "fig5")}
 REASONS = (
     "needs ", "can't be built here: ", "another ", "an event set for every point", "a count", "its teacher",
-    "nothing is trained for it", "a model of another family",
+    "nothing is trained for it", "a model of another family", "an ensemble ",
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from datasets.source import Source, default_cache
 from trainables.run import Run
 
 SEEDS = (1, 2, 3, 4, 5)
-EPOCHS = {"ergl": 2, "jung": 3}
+EPOCHS = {"ergl": 5, "jung": 4}
 COMMON: dict[str, dict[str, Any]] = {
     "ergl": {
         "width": 0.0625, "n_mels": 32, "hop": 0.032, "node_width": 16,
