@@ -9,7 +9,7 @@ import pytest
 
 from tests.every_write import ENDED, KILLED, die, forked, no_space, outcome, tear, zero
 
-POINTS = 10  # of each kind here; python -m tests.kill_matrix --writes takes every one
+POINTS = 4  # of each kind here; python -m tests.kill_matrix --writes takes every one
 
 
 @pytest.fixture(scope="module")
