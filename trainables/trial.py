@@ -70,10 +70,10 @@ class Place:
     data: str
     study: str
     objective: str
-    second: str = ""
     cache: str | None = None
     events: str = "labels"
     mix: tuple[str, ...] = ()
+    second: str = ""
     threads: int = 1
     gpus: float = 0.0
     workers: int = 1
