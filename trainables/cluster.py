@@ -19,6 +19,7 @@ from typing import Any
 import ray
 import yaml
 from ray.air.execution._internal import RayActorManager
+from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 LAUNCHED = Path(
@@ -67,6 +68,15 @@ def outlive_memory_monitor() -> None:
 
     if tunes.__module__ != __name__:
         RayActorManager._actor_task_failed = failed  # type: ignore[method-assign]
+
+
+def keep_credentials_out_of_logs() -> None:
+    """Have Tune (2.60) not hand the driver's AWS_* on to trials: Ray writes what is handed on into its logs.
+
+    Trials have those of the machine they run on.
+    """
+    secret = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(secret)
 
 
 def live_nodes() -> list[Resources]:

@@ -34,7 +34,7 @@ from searchspace.families import split
 from searchspace.study import Job, Ledger, now
 from trainables import retention, watch
 from trainables.allocator import keep_freed_pages
-from trainables.cluster import Room, outlive_memory_monitor
+from trainables.cluster import Room, keep_credentials_out_of_logs, outlive_memory_monitor
 from trainables.engine import Diverged
 from trainables.failures import (
     ERRORS,
@@ -433,6 +433,7 @@ def run_phase(
         "1000"  # a launcher adds nodes for all that wait; `room` limits them
     )
     outlive_memory_monitor()
+    keep_credentials_out_of_logs()
     progress.watch = gauges(Path(place.study).name, ledger.phase)
     conductor, cpus = Conductor(ledger, place, progress, ended, kept), room.share.cpus
     phase = ledger.phase  # Tune pickles the functions below
