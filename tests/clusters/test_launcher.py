@@ -136,7 +136,7 @@ def test_detached_through_a_cut_of_the_network_and_a_killed_worker_the_study_end
     cluster: Cluster, shards: Path
 ) -> None:
     study, (head, worker) = cluster.shared / "studies" / "detached", cluster.hosts
-    asked = ["--data", shards, "--study", study, "--trials", "4", "--epochs", "400", "--confirm", "0"]
+    asked = ["--data", shards, "--study", study, "--trials", "3", "--epochs", "300", "--confirm", "0"]
     asked += ["--pruner", "none", *QUICK]
     begun = cluster.given("bash", "clusters/submit.sh", cluster.file, "--tmux", "--", *asked)
     assert begun.returncode == 0 and "ray attach" in begun.stdout, begun.stdout + begun.stderr
@@ -158,7 +158,7 @@ def test_detached_through_a_cut_of_the_network_and_a_killed_worker_the_study_end
     wait_until(lambda: status(study) != "running", 300, screen)
     assert status(study) == "complete", screen()
     runs = pd.read_parquet(study / "trials.parquet")
-    assert len(runs) == 4 and (runs["state"] == "COMPLETE").all() and (runs["epochs"] == 400).all()
+    assert len(runs) == 3 and (runs["state"] == "COMPLETE").all() and (runs["epochs"] == 300).all()
     assert "starts again" in screen()
 
 
