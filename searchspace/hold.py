@@ -77,12 +77,15 @@ class _Heart:
         self._thread = threading.Thread(target=self._run, name="sign of life", daemon=True)
 
     def __enter__(self) -> None:
+        # Not SIGINT: a program started in the background by a script ignores that.
+        self._before = signal.signal(signal.SIGUSR1, _interrupt)
         self._write(0)
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        signal.signal(signal.SIGUSR1, self._before)
         if self._lost:
             raise ValueError(
                 f"{_refusal(self._folder, read_driver(self._folder))}, which took it over from this driver"
@@ -96,7 +99,7 @@ class _Heart:
             now = read_driver(self._folder)
             if now is not None and now["token"] != self._me["token"]:
                 self._lost = True
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it up too
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)  # wakes it up too
                 return
             count += 1
             with suppress(OSError):  # a full or absent disk: the study itself will say so
@@ -110,6 +113,10 @@ class _Heart:
         finally:
             with suppress(FileNotFoundError):
                 fresh.unlink()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _wait_for_silence(folder: Path, host: str, silence: float, *, locked: bool) -> None:
