@@ -8,7 +8,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import cycle
 from typing import Any, TypeVar
 
 A = TypeVar("A")
@@ -58,21 +57,6 @@ def prefetch(items: Iterable[A], ahead: int = 1) -> Generator[A]:
     finally:
         closed.set()
         thread.join()
-
-
-def in_turn(make: Callable[[int, int], Iterable[A]], workers: int) -> Iterator[A]:
-    """What `make(0, workers)` … `make(workers - 1, workers)` give, one of each in turn until it is the turn
-    of one that has ended; each is made in a thread of its own."""
-    streams = [prefetch(make(worker, workers)) for worker in range(workers)]
-    try:
-        for stream in cycle(streams):
-            item = next(stream, _END)
-            if item is _END:
-                return
-            yield item  # type: ignore[misc]
-    finally:
-        for stream in streams:
-            stream.close()
 
 
 def map_ahead(function: Callable[[A], B], items: Iterable[A], threads: int, ahead: int = 4) -> Iterator[B]:

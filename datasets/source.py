@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from datasets.batch import Batch
 from datasets.cache import CachedSplit, CacheError, open_cached, resident
 from datasets.edited import Edited
 from datasets.events import EventChoice, Relabel, parse_events, with_events
-from datasets.prefetch import in_turn, prefetch
+from datasets.prefetch import prefetch
 from datasets.shards import Index, ShardError
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def open_source(
 
 @dataclass
 class StreamSource:
-    """Decodes shards as it goes, in `workers` threads, at least one. They take turns at making batches.
+    """Decodes shards as it goes, in `workers` threads, at least one, which share the clips of every batch.
 
     Threads and not processes: libsndfile decodes without the interpreter lock, and a batch of a process costs
     half as much again on its way through shared memory (tests/benchmarks/bench_data.py).
@@ -153,7 +154,7 @@ class StreamSource:
         )
 
     def leg(self, steps: int, world: int = 1, device: str = "cpu") -> plan.Leg:
-        return plan.Leg(steps, world, max(1, self.workers))
+        return plan.Leg(steps, world, 1)
 
     @property
     def window(self) -> int:
@@ -162,9 +163,9 @@ class StreamSource:
         return plan.window(split.clips, sum(clip.size for _, clip in split.entries()))
 
     def _read(self, split: str, reading: partial[plan.Reading], device: str) -> Iterator[Batch]:
-        make = partial(_stream, self.index, split, reading)
-        for batch in in_turn(make, max(1, self.workers)):
-            yield batch if device == "cpu" else batch.to(device)
+        with closing(prefetch(_stream(self.index, split, reading, max(1, self.workers)))) as batches:
+            for batch in batches:
+                yield batch if device == "cpu" else batch.to(device)
 
 
 @dataclass
@@ -239,9 +240,7 @@ def shard_clips(index: Index, split: str) -> tuple[int, ...]:
     return tuple(len(shard.clips) for shard in index.split(split).shards)
 
 
-def _stream(
-    index: Index, split: str, reading: partial[plan.Reading], worker: int, workers: int
-) -> Iterator[Batch]:
+def _stream(index: Index, split: str, reading: partial[plan.Reading], threads: int) -> Iterator[Batch]:
     from datasets.stream import batches
 
-    return batches(index, split, reading(worker=worker, workers=workers))
+    return batches(index, split, reading(worker=0, workers=1), threads)

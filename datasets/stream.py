@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,7 @@ from datasets.batch import Batch
 from datasets.decode import ClipFormat, decode_clip, decode_tags
 from datasets.labels import LabelSpace
 from datasets.members import clip_members
+from datasets.prefetch import map_ahead
 from datasets.shards import ClipLabels, Index, Shard, check_clip_size
 
 READ_BYTES = 2**20
@@ -33,12 +35,12 @@ Place = tuple[Shard, int, int]
 """A shard, a clip's place in it, and the clip's number in the split."""
 
 
-def batches(index: Index, split: str, reading: plan.Reading) -> Iterator[Batch]:
-    """The batches of one worker."""
+def batches(index: Index, split: str, reading: plan.Reading, threads: int = 1) -> Iterator[Batch]:
+    """The batches of one reader, decoded in `threads` threads."""
     shards = index.split(split).shards
     runs = open_runs(byte_runs(reading.segments, shards), shards, index.root)
     clips = put_in_order(read_clips(runs, shards), reading.order)
-    return make_batches(clips, index, reading.batch_sizes)
+    return make_batches(clips, index, reading.batch_sizes, threads)
 
 
 def byte_runs(segments: Iterable[plan.Segment], shards: Sequence[Shard]) -> Iterator[plan.Segment]:
@@ -110,21 +112,29 @@ def make_batches(
     clips: Iterable[tuple[Place, dict[str, bytes]]],
     index: Index,
     sizes: Iterable[int],
+    threads: int = 1,
 ) -> Iterator[Batch]:
-    """Decode clips into batches of the given sizes, straight into the batch's memory."""
-    source = iter(clips)
+    """Decode clips in `threads` threads into batches of the given sizes, straight into the batch's memory."""
+    sizes, source = list(sizes), iter(clips)
     tag_count = len(index.tags.names) if index.tags else 0
-    for size in sizes:
+
+    def memory(size: int) -> tuple[np.ndarray, np.ndarray]:
         waveform = np.empty((size, index.channels, index.samples), dtype=np.float32)
-        tags = np.zeros((size, tag_count), dtype=np.float32)
+        return waveform, np.zeros((size, tag_count), dtype=np.float32)
+
+    def rows() -> Iterator[_Row]:
+        for size in sizes:
+            waveform, tags = memory(size)
+            for row in range(size):
+                yield waveform, tags, row, *next(source)
+
+    decoded = map_ahead(partial(_decode, index), rows(), threads)
+    for size in sizes:
+        waveform, tags = memory(0)  # a rank may get no clips
         labels, numbers = [], []
-        for row in range(size):
-            (shard, place, number), members = next(source)
-            clip = shard.clips[place]
-            wanted = ClipFormat(index.sample_rate, index.channels, clip.samples)
-            labels.append(decode_clip(members, wanted, waveform[row], shard=shard.name, key=clip.key))
-            if tag_count:
-                tags[row] = decode_tags(members, tag_count, shard=shard.name, key=clip.key)
+        for _ in range(size):
+            waveform, tags, clip_labels, number = next(decoded)
+            labels.append(clip_labels)
             numbers.append(number)
         scene, events, known = label_arrays(labels, index.labels)
         yield Batch(
@@ -136,6 +146,20 @@ def make_batches(
             torch.from_numpy(tags),
             curated=torch.from_numpy(curated(labels)),
         )
+
+
+_Row = tuple[np.ndarray, np.ndarray, int, Place, dict[str, bytes]]
+
+
+def _decode(index: Index, item: _Row) -> tuple[np.ndarray, np.ndarray, ClipLabels, int]:
+    """Decode a clip into its row of a batch's waveforms and tags."""
+    waveform, tags, row, (shard, place, number), members = item
+    clip = shard.clips[place]
+    wanted = ClipFormat(index.sample_rate, index.channels, clip.samples)
+    labels = decode_clip(members, wanted, waveform[row], shard=shard.name, key=clip.key)
+    if tags.shape[1]:
+        tags[row] = decode_tags(members, tags.shape[1], shard=shard.name, key=clip.key)
+    return waveform, tags, labels, number
 
 
 def curated(labels: Sequence[ClipLabels]) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from datasets import cache as cache_module
 from datasets import plan
 from datasets.batch import Batch
-from datasets.prefetch import in_turn, map_ahead, prefetch
+from datasets.prefetch import map_ahead, prefetch
 from datasets.shards import Index, ShardError
 from datasets.source import CacheSource, Source, StreamSource, default_cache, open_source
 
@@ -211,15 +211,6 @@ def test_prefetch_works_ahead_by_one_and_ends_with_its_reader() -> None:
     items.close()
     assert not any(thread.name == "prefetch" for thread in threading.enumerate())
     assert len(made) == 3
-
-
-def test_workers_take_turns_until_one_has_ended() -> None:
-    assert list(in_turn(lambda worker, workers: iter(range(worker, 11, workers)), 3)) == list(range(11))
-    assert list(in_turn(lambda worker, workers: iter(()), 2)) == []
-    items = in_turn(lambda worker, workers: iter(range(99)), 3)
-    next(items)
-    items.close()
-    assert not any(thread.name == "prefetch" for thread in threading.enumerate())
 
 
 def test_map_ahead_is_map_with_bounded_work() -> None:
