@@ -1,15 +1,14 @@
-"""The plan of an epoch: which clips go to which rank and worker at which step. Pure arithmetic, no files, no
+"""The plan of an epoch: which clips go to which rank at which step. Pure arithmetic, no files, no
 torch.
 
-Every training clip is seen once an epoch and every evaluation clip is scored once, for any number of ranks
-and workers, and all ranks make the same number of training steps. `batch_size` is the global batch, over all
-ranks.
+Every training clip is seen once an epoch and every evaluation clip is scored once, for any number of ranks,
+and all ranks make the same number of training steps. `batch_size` is the global batch, over all ranks.
 
 A cached epoch takes the clips in one order, `permutation`, of which a global step is a stretch and a rank's
 batch a part of that: what a step holds does not depend on the number of ranks. A streamed epoch lays the
-shards end to end (`shard_row`) and gives each worker of each rank one stretch to read, which it mixes within
-a bounded window. An epoch that was left half way is told by its `Leg`s; `todo` says what they left, and any
-number of ranks and workers can do the rest.
+shards end to end (`shard_row`) and gives each rank one stretch to read, which it mixes within a bounded
+window. An epoch that was left half way is told by its `Leg`s; `todo` says what they left, and any number of
+ranks can do the rest.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What one worker of one rank reads, in order; the order (n,) in which it hands the clips on, as numbers
+    """What a rank reads, in order; the order (n,) in which it hands the clips on, as numbers
     in the split; and the sizes of the batches it cuts them into."""
 
     segments: tuple[Segment, ...]
@@ -46,8 +45,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Leg:
-    """`steps` global steps of an epoch as `world` ranks made them, each reading with `workers` workers; 0
-    workers is an epoch from the cache.
+    """`steps` global steps of an epoch as `world` ranks made them, from the cache or streamed.
 
     An epoch's legs in order, with its seed, number and batch size, are all that a checkpoint inside the epoch
     must hold of the data.
@@ -55,7 +53,7 @@ class Leg:
 
     steps: int
     world: int
-    workers: int
+    cached: bool = False
 
 
 def steps(clips: int, batch_size: int, world: int = 1) -> int:
@@ -182,26 +180,23 @@ def train_reading(
     epoch: int,
     rank: int = 0,
     world: int = 1,
-    worker: int = 0,
-    workers: int = 1,
     within: int = 1,
     done: Sequence[Leg] = (),
 ) -> Reading:
-    """What a worker reads in a training epoch, or in the rest that `done` left of it.
+    """What a rank reads in a training epoch, or in the rest that `done` left of it.
 
     shard_clips  the number of clips in each shard
     within       the mixing window, in clips
-    With as many ranks and workers as the last leg had, the rest is what that leg would have gone on with.
+    With as many ranks as the last leg had, the rest is what that leg would have gone on with.
     """
     done = _joined(done)
-    goes_on = bool(done) and (done[-1].world, done[-1].workers) == (world, workers)
+    goes_on = bool(done) and (done[-1].world, done[-1].cached) == (world, False)
     before, skip = (done[:-1], done[-1].steps) if goes_on else (done, 0)
     parts = shares(sizes_left(int(sum(shard_clips)), batch_size, world, before), world)
     row = shard_row(shard_clips, seed, epoch)
     left = todo(shard_clips, batch_size, before, seed=seed, epoch=epoch, within=within)
-    who = {"rank": rank, "worker": worker, "workers": workers}
     key = (seed, epoch, len(before))
-    return reading(shard_clips, row[left[row]], parts, key=key, within=within, skip=skip, **who)
+    return reading(shard_clips, row[left[row]], parts, key=key, within=within, rank=rank, skip=skip)
 
 
 def reading(
@@ -212,40 +207,24 @@ def reading(
     key: tuple[int, ...],
     within: int,
     rank: int = 0,
-    worker: int = 0,
-    workers: int = 1,
     skip: int = 0,
 ) -> Reading:
-    """What a worker reads of `row`, the clips of K global steps of which rank r gets parts[r].
+    """What a rank reads of `row`, the clips of K global steps of which rank r gets parts[r].
 
-    Each rank, then each worker, takes the stretch that holds exactly the clips of its batches. A loader takes
-    batches from its workers in turn, so worker w makes the batches of steps w, w + workers, … The first
-    `skip` steps are left out; the loader then starts with the worker of step `skip`.
+    Each rank takes the stretch that holds exactly the clips of its batches. The first `skip` steps are left
+    out.
     """
     _check_part("rank", rank, len(parts))
-    _check_part("worker", worker, workers)
-    worker = (worker + skip) % workers
-    stretch, sizes = _stretch(row, parts, rank, worker, workers)
-    made = len(range(worker, skip, workers))
-    order = mixed(stretch, within, (*key, rank, worker))[int(sizes[:made].sum()) :]
-    if made:
+    stretch, sizes = _stretch(row, parts, rank), parts[rank]
+    order = mixed(stretch, within, (*key, rank))[int(sizes[:skip].sum()) :]
+    if skip:
         stretch = stretch[np.isin(stretch, order, assume_unique=True)]
-    return Reading(_segments(shard_clips, stretch), order, tuple(int(size) for size in sizes[made:]))
+    return Reading(_segments(shard_clips, stretch), order, tuple(int(size) for size in sizes[skip:]))
 
 
-def eval_reading(
-    shard_clips: Sequence[int],
-    batch_size: int,
-    *,
-    rank: int = 0,
-    world: int = 1,
-    worker: int = 0,
-    workers: int = 1,
-) -> Reading:
-    """What a worker reads of an evaluation split: batches worker, worker + workers, … of `eval_ranges`, in
-    order."""
-    _check_part("worker", worker, workers)
-    ranges = eval_ranges(int(sum(shard_clips)), batch_size, rank=rank, world=world)[worker::workers]
+def eval_reading(shard_clips: Sequence[int], batch_size: int, *, rank: int = 0, world: int = 1) -> Reading:
+    """What a rank reads of an evaluation split: its `eval_ranges`, in order."""
+    ranges = eval_ranges(int(sum(shard_clips)), batch_size, rank=rank, world=world)
     clips = np.concatenate([np.arange(0), *(np.arange(start, stop) for start, stop in ranges)])
     return Reading(_segments(shard_clips, clips), clips, tuple(stop - start for start, stop in ranges))
 
@@ -264,7 +243,7 @@ def todo(
     left = np.ones(clips, dtype=bool)
     for number, leg in enumerate(legs):
         sizes = sizes_left(clips, batch_size, leg.world, legs[:number])
-        if leg.workers == 0:
+        if leg.cached:
             order = permutation(clips, seed, epoch)
             seen = [order[left[order]][: sizes[: leg.steps].sum()]]
         else:
@@ -278,30 +257,23 @@ def todo(
 def _seen(
     row: np.ndarray, parts: np.ndarray, leg: Leg, key: tuple[int, ...], within: int
 ) -> Iterator[np.ndarray]:
-    """The clips that each worker of a streamed leg has handed on."""
+    """The clips that each rank of a streamed leg has handed on."""
     for rank in range(leg.world):
-        for worker in range(leg.workers):
-            stretch, sizes = _stretch(row, parts, rank, worker, leg.workers)
-            made = len(range(worker, leg.steps, leg.workers))
-            yield mixed(stretch, within, (*key, rank, worker))[: sizes[:made].sum()]
+        yield mixed(_stretch(row, parts, rank), within, (*key, rank))[: parts[rank][: leg.steps].sum()]
 
 
-def _stretch(
-    row: np.ndarray, parts: np.ndarray, rank: int, worker: int, workers: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The part of `row` that a worker reads, and the sizes of its batches."""
-    mine = parts[rank]
-    start = int(parts[:rank].sum() + sum(mine[w::workers].sum() for w in range(worker)))
-    sizes = mine[worker::workers]
-    return row[start : start + int(sizes.sum())], sizes
+def _stretch(row: np.ndarray, parts: np.ndarray, rank: int) -> np.ndarray:
+    """The part of `row` that a rank reads."""
+    start = int(parts[:rank].sum())
+    return row[start : start + int(parts[rank].sum())]
 
 
 def _joined(done: Sequence[Leg]) -> list[Leg]:
-    """A leg that was taken up by as many ranks and workers as had left it is one leg."""
+    """A leg that was taken up by as many ranks as had left it is one leg."""
     legs: list[Leg] = []
     for leg in done:
-        if legs and (legs[-1].world, legs[-1].workers) == (leg.world, leg.workers):
-            legs[-1] = Leg(legs[-1].steps + leg.steps, leg.world, leg.workers)
+        if legs and (legs[-1].world, legs[-1].cached) == (leg.world, leg.cached):
+            legs[-1] = Leg(legs[-1].steps + leg.steps, leg.world, leg.cached)
         else:
             legs.append(leg)
     return legs

@@ -154,7 +154,7 @@ class StreamSource:
         )
 
     def leg(self, steps: int, world: int = 1, device: str = "cpu") -> plan.Leg:
-        return plan.Leg(steps, world, 1)
+        return plan.Leg(steps, world)
 
     @property
     def window(self) -> int:
@@ -232,7 +232,7 @@ class CacheSource:
 
     def leg(self, steps: int, world: int = 1, device: str = "cpu") -> plan.Leg:
         streams = self.cached("train", device) is None
-        return self.streamed.leg(steps, world) if streams else plan.Leg(steps, world, 0)
+        return self.streamed.leg(steps, world) if streams else plan.Leg(steps, world, cached=True)
 
 
 def shard_clips(index: Index, split: str) -> tuple[int, ...]:
@@ -243,4 +243,4 @@ def shard_clips(index: Index, split: str) -> tuple[int, ...]:
 def _stream(index: Index, split: str, reading: partial[plan.Reading], threads: int) -> Iterator[Batch]:
     from datasets.stream import batches
 
-    return batches(index, split, reading(worker=0, workers=1), threads)
+    return batches(index, split, reading(), threads)

@@ -140,7 +140,7 @@ def test_an_epoch_left_half_way_goes_on_with_its_composition(mixed: mix.MixedSou
     rest = [b for r in range(2) for b in mixed.train_batches(6, epoch=0, seed=3, rank=r, world=2, done=done)]
     assert sorted(clips_of(seen + rest, 0)) == list(range(23))
     assert len(clips_of(rest, 1)) == 10
-    if done[0].workers == 0:
+    if done[0].cached:
         used = Counter(clips_of(seen + rest, 1))
         assert max(used.values()) - min(used.values()) <= 1
 

@@ -10,7 +10,6 @@ from datasets import plan
 CLIPS = st.integers(1, 300)
 BATCH = st.integers(1, 70)
 WORLD = st.integers(1, 6)
-WORKERS = st.integers(1, 5)
 SHARDS = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(lambda sizes: sum(sizes) > 0)
 
 
@@ -63,45 +62,34 @@ def test_every_evaluation_clip_once_without_padding(clips: int, batch: int, worl
     assert all(0 < stop - start <= -(-batch // world) for start, stop in ranges)
 
 
-@given(SHARDS, BATCH, WORLD, WORKERS, st.integers(0, 9), st.integers(0, 9))
+@given(SHARDS, BATCH, WORLD, st.integers(0, 9), st.integers(0, 9))
 def test_streamed_training_reads_every_clip_once(
-    shards: list[int], batch: int, world: int, workers: int, seed: int, epoch: int
+    shards: list[int], batch: int, world: int, seed: int, epoch: int
 ) -> None:
     clips = sum(shards)
     assume(clips >= world)
     seen: list[int] = []
     for rank in range(world):
-        sizes: dict[int, int] = {}
-        for worker in range(workers):
-            who = {"rank": rank, "world": world, "worker": worker, "workers": workers}
-            reading = plan.train_reading(shards, batch, seed=seed, epoch=epoch, **who)
-            mine = clips_of(shards, reading)
-            assert sorted(mine) == sorted(reading.order)
-            assert len(mine) == sum(reading.batch_sizes)
-            seen += mine
-            # A loader takes batches from its workers in turn.
-            sizes |= {worker + workers * i: size for i, size in enumerate(reading.batch_sizes)}
-        expected = plan.train_clips([clips], batch, seed=seed, epoch=epoch, rank=rank, world=world)
-        assert [sizes[step] for step in range(len(sizes))] == [len(part) for part in expected]
+        who = {"rank": rank, "world": world}
+        reading = plan.train_reading(shards, batch, seed=seed, epoch=epoch, **who)
+        mine = clips_of(shards, reading)
+        assert sorted(mine) == sorted(reading.order)
+        seen += mine
+        expected = plan.train_clips([clips], batch, seed=seed, epoch=epoch, **who)
+        assert list(reading.batch_sizes) == [len(part) for part in expected]
     assert sorted(seen) == list(range(clips))
 
 
-@given(SHARDS, BATCH, WORLD, WORKERS)
+@given(SHARDS, BATCH, WORLD)
 def test_streamed_evaluation_reads_every_clip_once_in_order(
-    shards: list[int], batch: int, world: int, workers: int
+    shards: list[int], batch: int, world: int
 ) -> None:
     for rank in range(world):
         ranges = plan.eval_ranges(sum(shards), batch, rank=rank, world=world)
-        batches: dict[int, list[int]] = {}
-        for worker in range(workers):
-            who = {"rank": rank, "world": world, "worker": worker, "workers": workers}
-            reading = plan.eval_reading(shards, batch, **who)
-            clips = iter(clips_of(shards, reading))
-            assert list(reading.order) == clips_of(shards, reading)
-            for i, size in enumerate(reading.batch_sizes):
-                batches[worker + workers * i] = [next(clips) for _ in range(size)]
-            assert next(clips, None) is None
-        assert [batches[i] for i in range(len(batches))] == [list(range(*r)) for r in ranges]
+        reading = plan.eval_reading(shards, batch, rank=rank, world=world)
+        clips = [clip for start, stop in ranges for clip in range(start, stop)]
+        assert clips_of(shards, reading) == list(reading.order) == clips
+        assert list(reading.batch_sizes) == [stop - start for start, stop in ranges]
 
 
 def test_order_follows_seed_and_epoch_alone() -> None:
@@ -126,7 +114,7 @@ def test_neighbouring_batches_are_read_in_one_go() -> None:
         (lambda: plan.steps(3, 0), "at least 1"),
         (lambda: plan.train_clips([9], 4, seed=0, epoch=0, rank=2, world=2), "rank 2 is not in 0 … 1"),
         (lambda: plan.eval_ranges(9, 0), "batch size 0"),
-        (lambda: plan.eval_reading([3], 2, worker=1, workers=1), "worker 1 is not in 0 … 0"),
+        (lambda: plan.eval_reading([3], 2, rank=1), "rank 1 is not in 0 … 0"),
     ],
 )
 def test_nonsense_is_refused(call, message: str) -> None:
@@ -151,68 +139,64 @@ def test_mixing_moves_clips_by_half_the_window_on_average() -> None:
     assert moved.max() < 1000 and moved.mean() > 200
 
 
-LEGS = st.lists(st.tuples(st.integers(0, 30), WORLD, st.integers(0, 4)), max_size=3)
+LEGS = st.lists(st.tuples(st.integers(0, 30), WORLD, st.booleans()), max_size=3)
 
 
 def epoch_clips(shards: list[int], batch: int, leg: plan.Leg, **options) -> list[list[list[int]]]:
-    """[rank][step] the clips of what remains of an epoch, for as many ranks and workers as `leg` has."""
+    """[rank][step] the clips of what remains of an epoch, for ranks as `leg` has them."""
     ranks = []
     for rank in range(leg.world):
         options |= {"rank": rank, "world": leg.world}
-        if leg.workers == 0:
+        if leg.cached:
             ranks.append([list(part) for part in plan.train_clips(shards, batch, **options)])
             continue
-        each = []
-        for worker in range(leg.workers):
-            reading = plan.train_reading(shards, batch, worker=worker, workers=leg.workers, **options)
-            assert sorted(clips_of(shards, reading)) == sorted(reading.order)
-            edges = np.concatenate([[0], np.cumsum(reading.batch_sizes)])
-            each.append([list(reading.order[a:b]) for a, b in zip(edges[:-1], edges[1:])])
-        count = sum(map(len, each))
-        ranks.append([each[step % leg.workers][step // leg.workers] for step in range(count)])
+        reading = plan.train_reading(shards, batch, **options)
+        assert sorted(clips_of(shards, reading)) == sorted(reading.order)
+        edges = np.concatenate([[0], np.cumsum(reading.batch_sizes, dtype=int)])
+        ranks.append([list(reading.order[a:b]) for a, b in zip(edges[:-1], edges[1:])])
     return ranks
 
 
-@given(SHARDS, BATCH, LEGS, WORLD, st.integers(0, 4), st.integers(0, 99), st.integers(1, 50))
+@given(SHARDS, BATCH, LEGS, WORLD, st.booleans(), st.integers(0, 99), st.integers(1, 50))
 def test_an_epoch_taken_up_again_and_again_sees_every_clip_once(
     shards: list[int],
     batch: int,
-    legs: list[tuple[int, int, int]],
+    legs: list[tuple[int, int, bool]],
     world: int,
-    workers: int,
+    cached: bool,
     seed: int,
     within: int,
 ) -> None:
     done: list[plan.Leg] = []
     seen: list[int] = []
     options = {"seed": seed, "epoch": 3, "within": within}
-    for steps, ranks, readers in [*legs, (1000, world, workers)]:
+    for steps, ranks, from_cache in [*legs, (1000, world, cached)]:
         left = sum(shards) - len(seen)
         assume(left >= ranks or not left)
-        leg = plan.Leg(steps, ranks, readers)
+        leg = plan.Leg(steps, ranks, from_cache)
         parts = epoch_clips(shards, batch, leg, done=done, **options)
         count = len(plan.sizes_left(sum(shards), batch, ranks, done))
         assert {len(part) for part in parts} == {count}
         assert all(clips for part in parts for clips in part)
         seen += [clip for part in parts for step in part[:steps] for clip in step]
         assert len(seen) == len(set(seen))
-        done.append(plan.Leg(min(steps, count), ranks, readers))
+        done.append(plan.Leg(min(steps, count), ranks, from_cache))
     assert sorted(seen) == list(range(sum(shards)))
 
 
-@given(SHARDS, BATCH, WORLD, st.integers(0, 4), st.lists(st.integers(0, 9), min_size=1, max_size=3))
-def test_taken_up_by_the_same_ranks_and_workers_an_epoch_is_the_one_that_never_stopped(
-    shards: list[int], batch: int, world: int, workers: int, stops: list[int]
+@given(SHARDS, BATCH, WORLD, st.booleans(), st.lists(st.integers(0, 9), min_size=1, max_size=3))
+def test_taken_up_by_as_many_ranks_an_epoch_is_the_one_that_never_stopped(
+    shards: list[int], batch: int, world: int, cached: bool, stops: list[int]
 ) -> None:
     assume(sum(shards) >= world)
     options = {"seed": 1, "epoch": 2, "within": 20}
-    whole = epoch_clips(shards, batch, plan.Leg(0, world, workers), **options)
+    whole = epoch_clips(shards, batch, plan.Leg(0, world, cached), **options)
     done = []
     for stop in stops:
         stop = min(stop, len(whole[0]))
         whole = [part[stop:] for part in whole]
-        done.append(plan.Leg(stop, world, workers))
-        assert epoch_clips(shards, batch, plan.Leg(0, world, workers), done=done, **options) == whole
+        done.append(plan.Leg(stop, world, cached))
+        assert epoch_clips(shards, batch, plan.Leg(0, world, cached), done=done, **options) == whole
 
 
 @given(st.integers(40, 300), st.integers(8, 40), st.integers(0, 9), WORLD, WORLD)
@@ -221,7 +205,7 @@ def test_a_cached_epoch_has_the_same_global_steps_whoever_takes_it_up(
 ) -> None:
     assume(plan.steps(clips, batch) == plan.steps(clips, batch, max(world, other)))
     whole = plan.train_clips([clips], batch, seed=1, epoch=2)
-    done = [plan.Leg(min(steps, len(whole)), world, 0)]
+    done = [plan.Leg(min(steps, len(whole)), world, cached=True)]
     parts = [
         plan.train_clips([clips], batch, seed=1, epoch=2, rank=r, world=other, done=done)
         for r in range(other)
@@ -232,7 +216,7 @@ def test_a_cached_epoch_has_the_same_global_steps_whoever_takes_it_up(
 
 def test_a_leg_longer_than_the_epoch_is_refused() -> None:
     with pytest.raises(ValueError, match="9 steps of an epoch are said to be done, it had 4"):
-        plan.sizes_left(32, 8, 1, [plan.Leg(9, 1, 0)])
+        plan.sizes_left(32, 8, 1, [plan.Leg(9, 1, cached=True)])
 
 
 def test_window_is_bounded_by_bytes() -> None:
