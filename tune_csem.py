@@ -129,10 +129,8 @@ def search(study: Path, request: Request) -> int:
         race = Race(finalists, budget.seeds, budget.seeds, request.seed, EVERYONE[request.race])
         jobs = race.at_most(confirming.rows())
         with Progress("confirm", jobs, budget.epochs, already=confirming.finished()) as progress:
-            room, ended = (
-                Room(share, progress.say),
-                confirm.follow(study, race, confirming, progress, tables.refresh),
-            )
+            room = Room(share, progress.say)
+            ended = confirm.follow(study, race, confirming, progress, tables.refresh)
             run(confirming, progress=progress, room=room, ended=ended, kept=retention.best_seeds)
 
     # The winner, the report

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from rich.progress import Progress as Bars
 
 from datasets import remote
+from datasets.command import exit_code
 from datasets.fetch import Fetched, Progress, fetch
 from datasets.unpack import unpack
 
@@ -194,15 +195,8 @@ def run(request: Request) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        run(tyro.cli(Request, prog="python -m datasets.download", args=argv, description=__doc__))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with what is left", file=sys.stderr)
-        return 130
-    return 0
+    request = tyro.cli(Request, prog="python -m datasets.download", args=argv, description=__doc__)
+    return exit_code(lambda: run(request), stopped="stopped; the same command goes on with what is left")
 
 
 if __name__ == "__main__":

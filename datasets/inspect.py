@@ -21,6 +21,7 @@ import numpy as np
 import tyro
 
 from datasets import storage
+from datasets.command import exit_code
 from datasets.picture import check_picture, draw, occurrences, relation
 from datasets.progress import Progress
 from datasets.shards import ClipLabels, Index, Shard, ShardError, read_labels
@@ -235,12 +236,7 @@ _verify = verify
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        tyro.cli(inspect, prog="python -m datasets.inspect", args=argv)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: tyro.cli(inspect, prog="python -m datasets.inspect", args=argv))
 
 
 if __name__ == "__main__":

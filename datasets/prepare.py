@@ -27,6 +27,7 @@ from tyro.extras import SubcommandApp
 
 from datasets import storage
 from datasets.build import build_shards
+from datasets.command import exit_code
 from datasets.convert import Channels, Conversion
 from datasets.corpora import (
     ABOUT,
@@ -338,16 +339,8 @@ def table(
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        app.cli(args=argv, prog="python -m datasets.prepare", description="Raw recordings to shards.")
-    except (ValueError, OSError) as error:
-        print("; ".join(["error: " + str(error), *getattr(error, "__notes__", ())]), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        kept = getattr(stop, "__notes__", ["nothing was written"])
-        print("; ".join(["error: interrupted", *kept]), file=sys.stderr)
-        return 130
-    return 0
+    about = "Raw recordings to shards."
+    return exit_code(lambda: app.cli(args=argv, prog="python -m datasets.prepare", description=about))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ import numpy as np
 import tyro
 
 from datasets import storage
+from datasets.command import exit_code
 from datasets.labels import LabelSpace
 from datasets.shard_writer import ShardWriter, rewritten_index, unfinished
 from datasets.shards import Clip, ClipLabels, Index, Shard, Split, check_clip_size, read_labels
@@ -353,12 +354,8 @@ def _read_scores(place: str, events: Sequence[str]) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        make(tyro.cli(Request, prog="python -m datasets.subset", description=__doc__, args=argv))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    request = tyro.cli(Request, prog="python -m datasets.subset", description=__doc__, args=argv)
+    return exit_code(lambda: make(request))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -69,19 +70,9 @@ def waits(trial: FrozenTrial) -> bool:
 def _as_measured(trial: FrozenTrial) -> FrozenTrial:
     if not waits(trial):
         return trial
-    return optuna.trial.FrozenTrial(
-        number=trial.number,
-        state=TrialState.PRUNED,
-        value=None,
-        datetime_start=trial.datetime_start,
-        datetime_complete=trial.datetime_start,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs=trial.user_attrs,
-        system_attrs=trial.system_attrs,
-        intermediate_values=trial.intermediate_values,
-        trial_id=trial._trial_id,
-    )
+    measured = copy.copy(trial)
+    measured.state, measured.datetime_complete = TrialState.PRUNED, trial.datetime_start
+    return measured
 
 
 @dataclass(frozen=True)

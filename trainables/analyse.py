@@ -27,6 +27,7 @@ import tyro
 from torch import Tensor, nn
 
 from datasets.batch import Batch
+from datasets.command import exit_code
 from datasets.shards import Index
 from datasets.source import Source, open_source
 from searchspace.record import provenance
@@ -68,30 +69,23 @@ class Request:
 
 def main(arguments: list[str] | None = None) -> int:
     request = tyro.cli(Request, prog="python -m trainables.analyse", description=__doc__, args=arguments)
-    try:
-        if request.threads < 1:
-            raise ValueError(f"--threads {request.threads}: expected at least 1")
-        torch.set_num_threads(request.threads)
-        source = open_source(request.data, cache=None, events=request.events)
-        written = analyse(
-            request.model,
-            source.index,
-            request.split,
-            source.eval_batches(request.split, BATCH, device=_device()),
-            out=request.out,
-            seed=request.seed,
-            distance=request.distance,
-        )
-        print(said(written))
-        return 0
-    except (ValueError, OSError) as error:
-        if os.environ.get("SCENETUNE_DEBUG"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nstopped; nothing was written", file=sys.stderr)
-        return 130
-    return 2
+    return exit_code(lambda: print(said(run(request))), stopped="stopped; nothing was written")
+
+
+def run(request: Request) -> Path:
+    if request.threads < 1:
+        raise ValueError(f"--threads {request.threads}: expected at least 1")
+    torch.set_num_threads(request.threads)
+    source = open_source(request.data, cache=None, events=request.events)
+    return analyse(
+        request.model,
+        source.index,
+        request.split,
+        source.eval_batches(request.split, BATCH, device=_device()),
+        out=request.out,
+        seed=request.seed,
+        distance=request.distance,
+    )
 
 
 def analyse(

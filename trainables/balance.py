@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from datasets.command import MISTAKES, exit_code
 from trainables.folder import read_epochs
 
 TERMS = {"scenes": "scene_ce", "events": "event_bce"}
@@ -100,12 +101,8 @@ def balance(request: Request) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    try:
-        balance(tyro.cli(Request, prog="python -m trainables.balance", description=__doc__, args=arguments))
-    except (ValueError, KeyError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    request = tyro.cli(Request, prog="python -m trainables.balance", description=__doc__, args=arguments)
+    return exit_code(lambda: balance(request), mistakes=(*MISTAKES, KeyError))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import tyro
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from datasets.command import exit_code
 from datasets.labels import LabelSpace
 from searchspace.pins import parse_settings
 from trainables.contract import AudioFormat, answer_features
@@ -164,14 +165,13 @@ def table(found: Mapping[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     request = tyro.cli(Request, prog="python -m trainables.describe", description=__doc__, args=arguments)
-    try:
+
+    def work() -> None:
         values = parse_settings([setting for group in request.set for setting in group])
         found = describe(request.family, values, _labels(request), _audio(request))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(found, indent=1) if request.json else table(found))
-    return 0
+        print(json.dumps(found, indent=1) if request.json else table(found))
+
+    return exit_code(work)
 
 
 def _labels(request: Request) -> LabelSpace:

@@ -27,6 +27,7 @@ import tyro
 from torch import nn
 
 from datasets.batch import Batch
+from datasets.command import exit_code
 from datasets.mix import open_sources
 from datasets.shards import Index
 from datasets.source import Source
@@ -101,21 +102,13 @@ class Request:
 
 def main(arguments: list[str] | None = None) -> int:
     request = tyro.cli(Request, prog="python -m trainables.evaluate", description=__doc__, args=arguments)
-    try:
-        if request.threads < 1:
-            raise ValueError(f"--threads {request.threads}: expected at least 1")
-        torch.set_num_threads(request.threads)
-        found = run(request, sys.argv if arguments is None else ["trainables.evaluate", *arguments])
+    command = sys.argv if arguments is None else ["trainables.evaluate", *arguments]
+
+    def work() -> None:
+        found = run(request, command)
         print(json.dumps(found, indent=1) if request.json else table(found))
-        return 0
-    except (ValueError, OSError) as error:
-        if os.environ.get("SCENETUNE_DEBUG"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    return 2
+
+    return exit_code(work)
 
 
 def run(request: Request, command: list[str]) -> dict[str, Any]:
@@ -125,6 +118,9 @@ def run(request: Request, command: list[str]) -> dict[str, Any]:
 
     Raises ValueError or OSError in one line; a test split is then not read, or its reading is on record.
     """
+    if request.threads < 1:
+        raise ValueError(f"--threads {request.threads}: expected at least 1")
+    torch.set_num_threads(request.threads)
     trained, source = _opened(request)
     index = source.index
     if request.split not in index.splits or not index.split(request.split).clips:

@@ -26,6 +26,7 @@ import tyro
 from scipy import stats
 
 from datasets import synthetic
+from datasets.command import exit_code
 from datasets.mix import open_sources
 from datasets.shard_writer import check_unused
 from datasets.shards import Index
@@ -283,16 +284,7 @@ class Request:
 
 def main(arguments: list[str] | None = None) -> int:
     request = tyro.cli(Request, prog="python -m trainables.export", description=__doc__, args=arguments)
-    try:
-        return export(request)
-    except (ValueError, OSError) as error:
-        if os.environ.get("SCENETUNE_DEBUG"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    return 2
+    return exit_code(lambda: export(request))
 
 
 def export(request: Request) -> int:

@@ -23,6 +23,7 @@ from typing import TextIO
 import torch
 import tyro
 
+from datasets.command import MISTAKES, exit_code, one_line
 from trainables.predictor import FOUND, Answer, Failed, Predictor, Reason, Why
 from trainables.recordings import SUFFIXES
 
@@ -70,16 +71,7 @@ class Request:
 
 def main(arguments: list[str] | None = None) -> int:
     request = tyro.cli(Request, prog="python -m trainables.predict", description=__doc__, args=arguments)
-    try:
-        return run(request)
-    except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("SCENETUNE_DEBUG"):
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    return 2
+    return exit_code(lambda: run(request), mistakes=(*MISTAKES, RuntimeError), said=one_line)
 
 
 def run(request: Request) -> int:

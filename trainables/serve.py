@@ -13,7 +13,6 @@ until it is answered. The page loads nothing from elsewhere. Needs the packages 
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 import torch
 import tyro
 
+from datasets.command import MISTAKES, exit_code, one_line
 from trainables.predictor import Predictor
 
 HOST = "127.0.0.1"
@@ -64,17 +64,13 @@ def listening(port: int) -> socket.socket:
 
 def main(arguments: list[str] | None = None) -> int:
     request = tyro.cli(Request, prog="python -m trainables.serve", description=__doc__, args=arguments)
-    try:
-        return serve(request)
-    except ImportError as error:
-        print(f"error: {error}; pip install -e '.[serve]' brings it", file=sys.stderr)
-    except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("SCENETUNE_DEBUG"):
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    except KeyboardInterrupt:
-        return 130
-    return 2
+    mistakes = (*MISTAKES, RuntimeError, ImportError)
+    return exit_code(lambda: serve(request), mistakes=mistakes, said=_said)
+
+
+def _said(error: Exception) -> str:
+    missing = "; pip install -e '.[serve]' brings it" if isinstance(error, ImportError) else ""
+    return one_line(error) + missing
 
 
 def serve(request: Request) -> int:

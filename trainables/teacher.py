@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import time
 from collections import deque
@@ -30,6 +29,7 @@ import numpy as np
 import ray
 import tyro
 
+from datasets.command import MISTAKES, exit_code, one_line
 from datasets.progress import Progress
 from datasets.shards import Index, Tags
 from datasets.tagged import Unfinished, read_tags, tagged_index, write_tagged
@@ -68,24 +68,16 @@ class Request:
 
 def main() -> int:
     request = tyro.cli(Request, prog="python -m trainables.teacher", description=__doc__)
+    kept = "stopped; finished shards are kept: the same command with --resume goes on"
     try:
-        print("\n".join(summary(*teach(request))))
-    except ray.exceptions.RayError as error:
-        if os.environ.get("SCENETUNE_DEBUG"):
-            raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        if os.environ.get("SCENETUNE_DEBUG"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; finished shards are kept: the same command with --resume goes on", file=sys.stderr)
-        return 130
+        return exit_code(
+            lambda: print("\n".join(summary(*teach(request)))),
+            stopped=kept,
+            mistakes=(*MISTAKES, ray.exceptions.RayError),
+            said=_said,
+        )
     finally:
         ray.shutdown()
-    return 0
 
 
 def teach(request: Request) -> tuple[Index, int, float]:
@@ -231,13 +223,13 @@ def summary(index: Index, tagged: int, seconds: float) -> list[str]:
     return [*lines, f"  {speed}", f"  checksum {index.checksum}"]
 
 
-def _one_line(error: ray.exceptions.RayError) -> str:
+def _said(error: Exception) -> str:
     if isinstance(error, ray.exceptions.RayActorError | ray.exceptions.OutOfMemoryError):
         return (
             f"a tagging process died {RESTARTS + 1} times (out of memory?); try fewer --actors or a smaller "
             "--batch; finished shards are kept for --resume"
         )
-    return " ".join(str(error).split())[:300]
+    return one_line(error)[:300] if isinstance(error, ray.exceptions.RayError) else str(error)
 
 
 if __name__ == "__main__":

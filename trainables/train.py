@@ -16,6 +16,7 @@ from typing import Annotated
 import torch
 import tyro
 
+from datasets.command import MISTAKES, exit_code
 from datasets.mix import open_sources
 from datasets.source import default_cache
 from datasets.storage import shown
@@ -69,19 +70,14 @@ class Request:
 
 def main() -> int:
     request = tyro.cli(Request, prog="python -m trainables.train", description=__doc__)
-    try:
-        return train(request)
-    except Diverged as error:
-        print(f"error: the training diverged: {error}", file=sys.stderr)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(
-            "\nstopped" + (f"; the same command goes on from {request.out}" if request.out else ""),
-            file=sys.stderr,
-        )
-        return 130
-    return 2
+    goes_on = f"; the same command goes on from {request.out}" if request.out else ""
+    return exit_code(
+        lambda: train(request), stopped=f"stopped{goes_on}", mistakes=(*MISTAKES, Diverged), said=_said
+    )
+
+
+def _said(error: Exception) -> str:
+    return f"the training diverged: {error}" if isinstance(error, Diverged) else str(error)
 
 
 def train(request: Request) -> int:

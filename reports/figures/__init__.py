@@ -6,7 +6,13 @@ along one quantity, `recalls` the confusions of its rows; `maps` and `relations`
 learned.
 """
 
-from reports.figures.confirmed import Confirmation, confirmation, contest_rows, draw_confirmation
+from reports.figures.confirmed import (
+    CONFIRMED_CAPTION,
+    Confirmation,
+    confirmation,
+    contest_rows,
+    draw_confirmation,
+)
 from reports.figures.parallel import (
     ParallelCoordinates,
     draw_parallel_coordinates,
@@ -41,6 +47,7 @@ from reports.figures.winner import (
 from reports.importance import Importance, importance
 
 __all__ = [
+    "CONFIRMED_CAPTION",
     "Confirmation",
     "Confusion",
     "Curve",

@@ -11,7 +11,18 @@ from reports import units
 from reports.collect import Study
 from reports.comparison import Contest
 from reports.drawing import BLUE, GREY, INK, PALE, SKY, WIDE, canvas, grid, wrap
+from reports.markup import Tint
 from reports.rank import Ranking, Summary, label
+
+CONFIRMED_CAPTION = (
+    "Diamonds are means with their 95 % interval, dots are single seeds. ",
+    Tint("Blue", BLUE),
+    " is the best; ",
+    Tint("dark", INK),
+    " ones are tied: they cannot be told apart from it on validation; ",
+    Tint("grey", GREY),
+    " ones are worse.",
+)
 
 
 class ConfirmedRow(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from IPython.display import display
 
-from reports import collect, comparison, drawing, figures, markup
+from reports import collect, comparison, figures, markup
 
 STUDIES: list[str] = []
 
@@ -39,12 +39,6 @@ if found.contestants:
             figures.draw_confirmation,
             confirmed,
             "Mean, interval and single seeds of the best configuration of every study",
-            "Diamonds are means with their 95 % interval, dots are single seeds. ",
-            markup.Tint("Blue", drawing.BLUE),
-            " is first; ",
-            markup.Tint("dark", drawing.INK),
-            " ones cannot be told apart from it on validation; ",
-            markup.Tint("grey", drawing.GREY),
-            " ones are worse.",
+            *figures.CONFIRMED_CAPTION,
         )
     )

@@ -63,13 +63,7 @@ if ranking.standings:
             figures.draw_confirmation,
             confirmed,
             "Mean, interval and single seeds of every confirmed configuration",
-            "Diamonds are means with their 95 % interval, dots are single seeds. ",
-            markup.Tint("Blue", drawing.BLUE),
-            " is the best; ",
-            markup.Tint("dark", drawing.INK),
-            " ones marked as tied cannot be told apart from it on validation; ",
-            markup.Tint("grey", drawing.GREY),
-            " ones are worse.",
+            *figures.CONFIRMED_CAPTION,
         )
     )
 

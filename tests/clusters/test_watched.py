@@ -7,9 +7,11 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from contextlib import suppress
@@ -49,9 +51,7 @@ def test_a_search_is_seen_by_those_who_may_and_keeps_its_secrets(
 ) -> None:
     study, token = tmp_path / "watched", secrets.token_hex(32)
     # Ray's sockets need a short path.
-    session = Path(
-        subprocess.run(["mktemp", "-d", "/tmp/seen.XXXX"], capture_output=True, text=True).stdout.strip()
-    )
+    session = Path(tempfile.mkdtemp(prefix="seen.", dir="/tmp"))
     (session / "token").write_text(token)
     environment = os.environ | SECRETS | {
         "SCENETUNE_CACHE": str(cache), "RAY_ADDRESS": "local",
@@ -86,6 +86,7 @@ def test_a_search_is_seen_by_those_who_may_and_keeps_its_secrets(
         assert secret not in output
         holders = [str(p) for p in written if secret.encode() in p.read_bytes()]
         assert not holders, f"{secret} is in {holders}"
+    shutil.rmtree(session)  # kept, with Ray's logs, where something failed
 
 
 @pytest.mark.parametrize(

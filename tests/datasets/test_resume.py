@@ -112,7 +112,7 @@ def test_what_is_kept_is_said_and_other_arguments_are_refused(
     interrupt_after(8, monkeypatch, KeyboardInterrupt())
     assert prepare.main(arguments(source, out)) == 130
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: interrupted; ") and said.endswith("the same command goes on from there")
+    assert said.startswith("stopped; ") and said.endswith("the same command goes on from there")
     monkeypatch.setattr(build, "encode", encode)
     assert prepare.main(arguments(source, out, "--rate", "4000")) == 2
     line = capsys.readouterr().err.splitlines()[-1]

@@ -175,7 +175,7 @@ def write(
     return folder
 
 
-def test_result(scenes: int, events: int, accuracy: float, seed: int, clips: int = 2518) -> dict[str, Any]:
+def scored_test(scenes: int, events: int, accuracy: float, seed: int, clips: int = 2518) -> dict[str, Any]:
     """A test.json: confusion matrix of `clips` clips, per-event figures, the last event without a clip."""
     rng = np.random.default_rng(seed)
     confusion = np.zeros((scenes, scenes), dtype=int)
@@ -194,9 +194,6 @@ def test_result(scenes: int, events: int, accuracy: float, seed: int, clips: int
         "event_ap": ap,
         "event_auc": ap,
     }
-
-
-test_result.__test__ = False  # type: ignore[attr-defined]
 
 
 def parameters(knobs: Mapping[str, Any]) -> int:
@@ -285,7 +282,7 @@ def searched(
             runs.append(row)
             curves += curve(row, rising(value, epochs, 0.01))
             size = (len(data["scenes"]), len(data["events"]))
-            tests[trial, repeat] = test_result(*size, row["test/scene_accuracy"], seed=100 * trial + repeat)
+            tests[trial, repeat] = scored_test(*size, row["test/scene_accuracy"], seed=100 * trial + repeat)
     (folder / "best").mkdir(parents=True, exist_ok=True)
     changes = {"concurrent": 4} | changes
     return write(

@@ -93,7 +93,7 @@ def test_a_test_result_of_another_size_is_refused(tmp_path: Path) -> None:
 def test_the_folder_column_cannot_lead_out_of_the_study(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    (outside / "test.json").write_text(json.dumps(folders.test_result(4, 6, 0.8, seed=0)))
+    (outside / "test.json").write_text(json.dumps(folders.scored_test(4, 6, 0.8, seed=0)))
     study = folders.write(tmp_path / "study", [folders.run(0, 0.7, repeat=1, folder="../outside")])
     assert collect.load(study).tests == {}
 

@@ -334,7 +334,7 @@ def test_a_rare_colour_keeps_its_hue() -> None:
 
 def test_one_run_draws(tmp_path: Path) -> None:
     runs = [folders.run(0, 0.7, epochs=1), folders.run(0, 0.7, repeat=1, epochs=1)]
-    tests = {(0, 1): folders.test_result(4, 6, 0.7, seed=0)}
+    tests = {(0, 1): folders.scored_test(4, 6, 0.7, seed=0)}
     one = study(tmp_path, runs, folders.curve(runs[0], [0.7]), tests, epochs=1)
     drawn = [draw.__name__ for draw, info in infos(one) if not info.note and drawing.render(draw, info)]
     assert drawn == [

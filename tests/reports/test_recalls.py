@@ -28,7 +28,7 @@ def written(folder: Path, scenes: int = 4) -> dict[tuple[int, int], np.ndarray]:
     made = {}
     for trial, values in SCORES.items():
         for repeat in range(1, len(values) + 1):
-            result = folders.test_result(scenes, 6, 0.7, seed=10 * trial + repeat)
+            result = folders.scored_test(scenes, 6, 0.7, seed=10 * trial + repeat)
             folders.write(folder, tests={(trial, repeat): result})
             made[trial, repeat] = np.asarray(result["confusion"])
     return made
@@ -62,7 +62,7 @@ def test_counts_of_other_scenes_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [1, 9, 20])
 def test_many_rows_are_drawn_in_two_widths_and_the_rest_is_counted(tmp_path: Path, rows: int) -> None:
     for trial in range(rows):
-        folders.write(tmp_path, tests={(trial, 1): folders.test_result(4, 6, 0.7, seed=trial)})
+        folders.write(tmp_path, tests={(trial, 1): folders.scored_test(4, 6, 0.7, seed=trial)})
     printed = [row(n + 1, n) for n in range(rows)]
     found = recalls(study(tmp_path, printed, {n: (70.0 + n,) for n in range(rows)}))
     assert (len(found.rows), found.hidden) == (min(rows, 12), max(0, rows - 12))
