@@ -19,6 +19,7 @@ from trainables.families.csem import Config, build
 from trainables.parts.channels import select
 from trainables.parts.frontend import LogMel, SpecAugment, statistics
 from trainables.parts.kaldi_fbank import KaldiFbank
+from trainables.parts.released import BACKBONES
 from trainables.run import Run
 
 RATE, SAMPLES = 16000, 32000
@@ -75,7 +76,7 @@ def test_spec_augment_masks_the_channels_of_a_clip_together() -> None:
     assert len({tuple(clip[0].flatten().tolist()) for clip in x}) == 16  # but every clip by itself
 
 
-@pytest.mark.parametrize("backbone", ["tinycnn", "cnnt", "pann", "ast", "dcase2018"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_reads_three_channels_and_hears_each(backbone: str, stereo: torch.Tensor) -> None:
     torch.manual_seed(0)
     config = Config(backbone=backbone, width=0.1, input_channels="left_right_difference", spec_augment=True)
@@ -84,7 +85,10 @@ def test_every_backbone_reads_three_channels_and_hears_each(backbone: str, stere
     output.scene_logits.sum().backward()
     assert output.scene_logits.shape == (3, 3)
     first = next(p for name, p in model.named_parameters() if p.dim() == 4)
-    assert first.shape[1] == 3 and all(first.grad[:, channel].abs().sum() > 0 for channel in range(3))
+    maps = first.shape[1] // 3  # of scattering one for each λ2 besides the first order's
+    assert first.shape[1] == 3 * maps and (maps > 1) == (backbone == "scattering")
+    heard = first.grad.unflatten(1, (3, maps)).abs().sum((0, 2, 3, 4))
+    assert heard.shape == (3,) and bool((heard > 0).all())
 
 
 def test_describe_counts_three_channels_and_refuses_mono_clips(capsys: pytest.CaptureFixture) -> None:

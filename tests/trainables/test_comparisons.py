@@ -22,6 +22,7 @@ from trainables.families.csem import (
     weights,
 )
 from trainables.losses import total
+from trainables.parts.released import BACKBONES
 from trainables.recipe import configure
 
 LABELS = LabelSpace(("bus", "park", "tram"), ("speech", "bird", "car", "dog"))
@@ -78,7 +79,7 @@ def batch() -> Batch:
     return Batch(wave, torch.eye(3)[[0, 1, 2, 0, 1, 2]], events, torch.ones(B, 4), torch.arange(B))
 
 
-@pytest.mark.parametrize("backbone", ["tinycnn", "cnnt", "pann", "ast", "dcase2018"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("framework", SYSTEMS)
 def test_every_parameter_learns_from_the_weighted_loss(framework: str, backbone: str, batch: Batch) -> None:
     torch.manual_seed(0)

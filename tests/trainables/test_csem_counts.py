@@ -353,7 +353,7 @@ def test_labels_that_are_missing_are_named() -> None:
     [
         (
             {"backbone": "resnet"},
-            "backbone='resnet' is not accepted; expected tinycnn, cnnt, pann, ast or dcase2018",
+            "backbone='resnet' is not accepted; expected tinycnn, cnnt, pann, ast, dcase2018 or scattering",
         ),
         ({"backbone": "tinycnn", "shared_layers": 3}, "shared_layers=3: expected a number >= 1 and <= 2"),
         ({"framework": "moe", "shared_layers": 2}, "framework moe has one branch"),

@@ -53,7 +53,7 @@ def test_table_names_knobs_from_either_form_and_the_clip(capsys: pytest.CaptureF
     [
         (["csm"], "family 'csm' is not known; known: csem"),
         (["csem", "--set", "bakbone=pann"], "did you mean 'backbone'?"),
-        (["csem", "--set", "backbone=resnet"], "expected tinycnn, cnnt, pann, ast or dcase2018"),
+        (["csem", "--set", "backbone=resnet"], "expected tinycnn, cnnt, pann, ast, dcase2018 or scattering"),
         (["csem", "--set", "lr=-1"], "lr=-1"),
         (["csem", "--set", "backbone"], "expected key=value"),
         (["csem", "--set", "backbone=pann", "--set", "backbone=cnnt"], "given twice"),

@@ -1,9 +1,9 @@
 """Cooperative scene-event modelling, Hou et al., IEEE/ACM TASLP 2023, with its released code, and the systems
 that the paper compares it with.
 
-A backbone (PANN, CNNT, TinyCNN, AST or the baseline CNN of DCASE 2018) is split after `shared_layers` blocks
-into a scene branch and an event branch; the weights of the two classifiers make a coupling matrix through
-which each branch infers the other's answer (Algorithm 1, parts/coupling.py).
+A backbone (PANN, CNNT, TinyCNN, AST, the baseline CNN of DCASE 2018 or a CRNN on wavelets) is split after
+`shared_layers` blocks into a scene branch and an event branch; the weights of the two classifiers make a
+coupling matrix through which each branch infers the other's answer (Algorithm 1, parts/coupling.py).
 
 Frameworks, Fig. 1:
 scene_only  one branch, no events
@@ -113,14 +113,15 @@ class Config:
     """Defaults are the paper's best setting of a CNN model: cSEM-PANN with the weights of Table VIII #14.
 
     backbone           tinycnn (2 blocks) | cnnt (3 convolution blocks and a self-attention) | pann (6 blocks)
-                       | ast (10 encoder blocks) | dcase2018 (2 blocks)
+                       | ast (10 encoder blocks) | dcase2018 (2 blocks) | scattering (3 convolution blocks
+                       and a GRU, on wavelets)
     framework          scene_only | moe | mlhe | mlhe_plus | csem, or hierarchical | cross_stitch | rgasc |
                        conditional | joint | event_only
     shared_layers      blocks before the branches part, with two branches only; None = the backbone's, 2 or
                        with ast 4, with dcase2018 1; in cross_stitch 0
     depth              encoder blocks of ast, 1 to 12; None = 10
     embedding          values of an embedding, before `width`; None = 2048, with cnnt 512, with tinycnn and
-                       dcase2018 100
+                       dcase2018 100, with scattering 256
     width              multiplies every channel count; 1 is the published size. ast keeps its 12 heads
     w_…                weights of the loss terms: λ1 scene, λ2 event, λ3 scene_from_event,
                        λ4 event_from_scene; fake_scene is of conditional. joint has one term, of w_scene
@@ -136,11 +137,13 @@ class Config:
     activation_checkpointing  compute ast's blocks again in the backward pass, for memory; None = no
     cnnt_encoder       code (self-attention and LayerNorm) | paper (an encoder layer of AST); of cnnt only
     input_channels     mono (mean of the channels) | left_right_difference (three channels; stereo clips only)
-    n_mels             mel bins; None = 64, with ast 128, with dcase2018 40
+    n_mels             mel bins; None = 64, with ast 128, with dcase2018 40. Of scattering the wavelets of the
+                       first order
     f_min, f_max       limits of the mel bins, Hz; f_min None = 50, with ast 20, with dcase2018 0; f_max
                        None = half the sampling rate up to 22050, with ast 8000, with dcase2018 up to 24000
     spec_augment       mask two stripes of up to `time_mask` frames and two of up to `freq_mask` mel bins in
-                       training; None = 20 and 8, with ast 64 and 16, with dcase2018 32 and 5
+                       training; None = 20 and 8, with ast 64 and 16, with dcase2018 32 and 5, with
+                       scattering 7 and 8
     """
 
     backbone: BackboneName = "pann"

@@ -38,10 +38,10 @@ def scaled(channels: int, width: float) -> int:
 
 class ConvBlock(nn.Module):
     """PANN block: (B, C_in, T, F) → (B, C_out, T / pool, F / pool). Twice conv 3×3 - BN - ReLU, average
-    pooling, dropout.
+    pooling (of both axes, or of each its own), dropout.
     """
 
-    def __init__(self, inputs: int, outputs: int, pool: int, dropout: float) -> None:
+    def __init__(self, inputs: int, outputs: int, pool: int | tuple[int, int], dropout: float) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
@@ -54,7 +54,7 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        x = F.avg_pool2d(x, self.pool) if self.pool > 1 else x
+        x = F.avg_pool2d(x, self.pool) if self.pool != 1 else x
         return F.dropout(x, self.dropout, self.training)
 
 

@@ -1,6 +1,7 @@
 """The backbones by name, with what the released code of their systems fixes for each: sizes, features, rates.
 
-Sources: Hou et al. 2023 and its code (tinycnn, cnnt, pann, ast), DCASE 2018's baseline (dcase2018).
+Sources: Hou et al. 2023 and its code (tinycnn, cnnt, pann, ast), DCASE 2018's baseline (dcase2018), and for
+scattering, of which no code is known, a reading (parts/scattering_crnn.py).
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeVar, get_args
 
-from trainables.parts import ast_encoder, cnn, cnn_transformer
+from trainables.parts import ast_encoder, cnn, cnn_transformer, scattering_crnn
 from trainables.parts import dcase2018 as baseline
 from trainables.parts.backbone import Backbone
 from trainables.parts.channels import CHANNELS, InputChannels
 from trainables.parts.frontend import HOP_SECONDS, WINDOW_SECONDS, LogMel, SpecAugment
 from trainables.parts.kaldi_fbank import KaldiFbank
+from trainables.parts.scattering import DeepScattering
 
 T = TypeVar("T")
-FrontEnd = LogMel | KaldiFbank
-BackboneName = Literal["tinycnn", "cnnt", "pann", "ast", "dcase2018"]
+FrontEnd = LogMel | KaldiFbank | DeepScattering
+BackboneName = Literal["tinycnn", "cnnt", "pann", "ast", "dcase2018", "scattering"]
 BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
 
 
@@ -26,7 +28,8 @@ BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
 class Released:
     """What is fixed for a backbone; `least` is the fewest frames and mel bins it can read. The masks cover
     about as many seconds and the same share of the mel bins with every backbone. `window` and `hop` (s) are
-    of LogMel; ast has Kaldi's. `f_max` (Hz) None = the front end's own.
+    of LogMel; ast has Kaldi's and scattering its own, where a mel bin is a wavelet of the first order.
+    `f_max` (Hz) None = the front end's own.
     """
 
     blocks: int
@@ -74,6 +77,15 @@ RELEASED: dict[str, Released] = {
         time_mask=32,
         freq_mask=5,
     ),
+    "scattering": Released(
+        blocks=4,
+        shared_layers=2,  # ours: the system has one task
+        dropout=0.2,
+        embedding_dropout=0.5,
+        least=scattering_crnn.LEAST,
+        time_mask=7,
+        freq_mask=8,
+    ),
 }
 
 
@@ -105,6 +117,10 @@ def front_end(
     if name == "ast":
         return KaldiFbank(
             sample_rate, n_mels=n_mels, f_min=f_min, f_max=f_max, channels=channels, augment=augment
+        )
+    if name == "scattering":
+        return DeepScattering(
+            sample_rate, bands=n_mels, f_min=f_min, f_max=f_max, channels=channels, augment=augment
         )
     return LogMel(
         sample_rate,
@@ -140,6 +156,8 @@ def backbone_for(
     released = RELEASED[name]
     dropout = given(dropout, released.dropout)
     beside = given(embedding_dropout, released.embedding_dropout)
+    if isinstance(frontend, DeepScattering):
+        return scattering_crnn.scattering_crnn(frontend.bands, frontend.paths, width, dropout, beside, inputs)
     if name == "pann":
         return cnn.pann(width, dropout, beside, inputs)
     if name == "cnnt":
@@ -168,5 +186,6 @@ def _refuse_too_small(name: BackboneName, frontend: FrontEnd, samples: int, fram
             f"clips of {samples / frontend.sample_rate:.2f} s give {frames} frames; backbone {name} needs at "
             f"least {least} frames, {frontend.seconds(least):.2f} s"
         )
-    if frontend.n_mels < least:
-        raise ValueError(f"n_mels={frontend.n_mels}: backbone {name} needs at least {least} mel bins")
+    bands = frontend.bands if isinstance(frontend, DeepScattering) else frontend.n_mels
+    if bands < least:
+        raise ValueError(f"n_mels={bands}: backbone {name} needs at least {least} mel bins")
