@@ -54,6 +54,7 @@ def test_every_row_is_a_training_of_published_size_on_its_own_corpus(name: str) 
                 "other prior",
                 "mixup's α",
                 "its estimator",
+                "a reading of",
                 "reduced epochs (100, theirs 200",
                 "accuracy of the pseudo labels",
             )
