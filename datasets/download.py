@@ -2,8 +2,9 @@
 
 datasets/archives.json has the places, sizes and checksums. Each archive is downloaded to DIR/archives (gone
 on with where it broke off), checked, unpacked into DIR and deleted, unless --keep-archives; a record,
-DIR/archives/<file>.json, says that it was, so that the same command again does what is left. Where no
-checksum is known the file's SHA-256 is printed: compare it with a colleague's.
+DIR/archives/<file>.json, says that it was, so that the same command again does what is left. A checksum that
+archives.json lacks is asked of the record that the corpus' place keeps. Where that can't be had either the
+file's SHA-256 is printed: compare it with a colleague's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from rich.progress import Progress as Bars
 
 from datasets import remote
+from datasets.checksums import from_record
 from datasets.command import exit_code
 from datasets.fetch import Fetched, Progress, fetch
 from datasets.unpack import unpack
@@ -104,6 +106,21 @@ def download(
         about = {"url": remote.shown(file.url), "bytes": fetched.bytes, "sha256": fetched.sha256}
         _record(folder, file).write_text(json.dumps(about | {"verified": fetched.verified}) + "\n")
     _report(corpus, {file.name for file in files}, out)
+
+
+def _completed(files: Sequence[Archive], record: str) -> list[Archive]:
+    """`files` with the sizes and checksums that are published where they come from, if they can be had."""
+    try:
+        known = from_record(record)
+    except remote.StorageError as error:
+        print(f"note: {error}; files without a known checksum can't be verified", file=sys.stderr)
+        known = {}
+    return [
+        replace(file, bytes=known[file.name][0], md5=known[file.name][1])
+        if file.md5 is None and file.name in known
+        else file
+        for file in files
+    ]
 
 
 def _record(folder: Path, file: Archive) -> Path:
@@ -191,6 +208,8 @@ def run(request: Request) -> None:
         raise ValueError(f"--mirror {request.mirror}: expected an http:// or https:// URL")
     corpus = known[request.name]
     files = chosen(archives(corpus, request.mirror), request.only)
+    if "record" in corpus and any(file.md5 is None for file in files):
+        files = _completed(files, corpus["record"])
     download(corpus, files, request.out, request.keep_archives)
 
 

@@ -3,6 +3,7 @@ demand."""
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import io
@@ -22,6 +23,7 @@ import pytest
 from servers import Faults, Files, serving
 
 from datasets import download
+from datasets.checksums import published
 from datasets.fetch import fetch
 from datasets.remote import Retry, StorageError
 from datasets.unpack import UnpackError, unpack
@@ -292,6 +294,43 @@ def test_the_command_downloads_checks_and_unpacks(
     assert "zip -s 0 c.more.zip --out c.more.joined.zip" in text
     left = sorted(path.name for path in (out / "archives").iterdir() if path.suffix != ".json")
     assert left == ["c.more.z01", "c.more.zip"]
+
+
+def test_a_checksum_that_is_not_known_is_asked_of_the_record(
+    mirror: tuple[str, Faults],
+    web: tuple[str, Faults, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (url, _), folder = mirror, web[2]
+    corpora = json.loads(download.DATA.read_text())
+    corpora["corpora"]["c"]["record"] = f"{url}/record"
+    download.DATA.write_text(json.dumps(corpora))
+    command = ["c", "--mirror", url, "--only", "more"]
+    digest = hashlib.md5(b"piece").hexdigest()
+    right = {"key": "c.more.zip", "size": 5, "checksum": f"md5:{digest}"}
+    (folder / "record").write_text(json.dumps({"files": [right]}))
+    assert download.main([*command, "--out", str(tmp_path / "a")]) == 0
+    assert "c.more.zip: 5 bytes, MD5 as expected" in capsys.readouterr().out
+    (folder / "record").write_text(json.dumps({"files": [right | {"checksum": "md5:" + 32 * "0"}]}))
+    assert download.main([*command, "--out", str(tmp_path / "b")]) == 2
+    assert f"MD5 {digest}; expected 5 bytes, MD5 0000" in capsys.readouterr().err
+    for text in ("[1]", "<html>"):
+        (folder / "record").write_text(text)
+        assert download.main([*command, "--out", str(tmp_path / text[1])]) == 0
+        said = capsys.readouterr()
+        assert said.err.startswith(f"note: {url}/record: no list of files") and said.err.count("\n") == 1
+        assert "could not be verified" in said.out
+
+
+def test_records_of_three_places_are_read() -> None:
+    digest = hashlib.md5(b"a").digest()
+    for record in (
+        {"files": [{"key": "a", "size": 1, "checksum": f"md5:{digest.hex()}"}, {"key": "b", "size": 2}]},
+        {"files": [{"name": "a", "size": "1", "md5": digest.hex()}, {"name": "b"}]},
+        {"items": [{"name": "x/a", "size": "1", "md5Hash": base64.b64encode(digest).decode()}]},
+    ):
+        assert published(record) == {"a": (1, digest.hex())}
 
 
 @pytest.mark.parametrize(
