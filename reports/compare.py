@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 from scipy import stats
 
 from reports import collect, findings, units
-from reports.rank import ALPHA, Comparison, Summary, compare, summarise, usable
+from reports.rank import usable
+from reports.statistics import ALPHA, Comparison, Summary, compare, summarise
 
 NAMES = {
     "paired": "paired t-test",

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from reports import compare, cost, findings, units
 from reports.collect import Study, StudyError
-from reports.rank import ALPHA, Comparison, Ranking, Standing, holm
+from reports.rank import Ranking, Standing
+from reports.statistics import ALPHA, Comparison, holm
 from reports.tables import Table, mean_sd
 
 

@@ -13,21 +13,9 @@ from reports import cost as costs
 from reports import units
 from reports.collect import Study
 from reports.importance import Importance
-from reports.rank import (
-    ALPHA,
-    POWER,
-    Ranking,
-    Standing,
-    Summary,
-    Verdict,
-    differing,
-    label,
-    ranking,
-    search_table,
-    seeds_to_separate,
-    summarise,
-    verdict,
-)
+from reports.rank import Ranking, Standing, differing, label, ranking, search_table
+from reports.statistics import ALPHA, POWER, Summary, seeds_to_separate, summarise
+from reports.verdicts import Verdict, verdict
 
 FEW_FOR_IMPORTANCE = 30  # runs below which shares of importance are a hint, not a finding
 # Simulated for 192 configurations with a seed deviation of 0.67 points.

@@ -20,18 +20,10 @@ from reports import units
 from reports.collect import Study
 from reports.drawing import BLUE, ORANGE, SKY, WIDE, canvas, grid, wrap
 from reports.findings import LOST, Finding
-from reports.rank import (
-    NOT_COMPARABLE,
-    Comparison,
-    Summary,
-    compare,
-    differing,
-    holm,
-    judge,
-    summarise,
-    usable,
-)
+from reports.rank import differing, usable
+from reports.statistics import Comparison, Summary, compare, holm, summarise
 from reports.tables import Table, mean_sd, printed
+from reports.verdicts import NOT_COMPARABLE, judge
 
 # Table X of Hou et al., as trainables/dependence.py estimates it: of a clip's two embeddings over their
 # dimensions, mean over clips. The paper names no estimator; with this one unrelated embeddings give its 2.98.

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from reports import units
 from reports.collect import Study
 from reports.findings import needed_seeds
-from reports.rank import Ranking, Standing, Summary
+from reports.rank import Ranking, Standing
+from reports.statistics import Summary
 from reports.tables import Table, mean_sd
 
 

@@ -1,4 +1,4 @@
-"""What won, and is that sure: repeated trainings of configurations, compared with each other and with papers.
+"""What won, and is that sure: repeated trainings of configurations, compared with each other.
 
 Configurations are chosen by their validation mean. Test means are reported beside it and choose nothing. Only
 finished trainings of full length are averaged; single search runs have a table of their own (`search_table`).
@@ -9,48 +9,23 @@ headline comes from further seeds, which chose nothing.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-ALPHA = 0.05
-POWER = 0.8
-NOT_COMPARABLE = "not comparable: "
-NAN = math.nan
-
-
-class Summary(NamedTuple):
-    """Repeated runs of one configuration, in the metric's own unit.
-
-    sd             sample standard deviation (n - 1), NaN for n = 1
-    low, high      95 % interval of the mean, Student's t, NaN for n = 1
-    max_deviation  largest distance of a run from the mean: the papers' "±"; NaN for n = 1
-    """
-
-    mean: float
-    sd: float
-    n: int
-    low: float
-    high: float
-    max_deviation: float
-    values: tuple[float, ...]
-
-
-class Comparison(NamedTuple):
-    """A two-sided t-test of mean(a) - mean(b), with the 95 % interval of the difference."""
-
-    test: str
-    difference: float
-    low: float
-    high: float
-    t: float
-    df: float
-    p: float
+from reports.statistics import (
+    ALPHA,
+    NAN,
+    Comparison,
+    Summary,
+    compare,
+    holm,
+    sampling_error,
+    summarise,
+    with_clips,
+)
 
 
 class Standing(NamedTuple):
@@ -118,159 +93,6 @@ class SearchRow(NamedTuple):
     parameters: float
     origin: str
     config: Mapping[str, Any]
-
-
-class Verdict(NamedTuple):
-    """A published row beside ours.
-
-    word     "reproduced" | "better" | "worse" | "not comparable: <why>"
-    against  "the same configuration" | "the winner" | ""; `trial` says which trial that is
-    """
-
-    word: str
-    trial: int | None
-    against: str
-    difference: float
-    low: float
-    high: float
-
-
-# --- one sample, two samples --------------------------------------------------------------------------------
-
-
-def summarise(values: Sequence[float]) -> Summary:
-    """Mean, spread and interval of the finite values."""
-    sample = np.asarray([v for v in values if math.isfinite(v)], dtype=float)
-    n = len(sample)
-    if n == 0:
-        return Summary(NAN, NAN, 0, NAN, NAN, NAN, ())
-    mean = float(sample.mean())
-    if n == 1:
-        return Summary(mean, NAN, 1, NAN, NAN, NAN, (mean,))
-    sd = float(sample.std(ddof=1))
-    half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * sd / math.sqrt(n)
-    deviation = float(np.abs(sample - mean).max())
-    return Summary(mean, sd, n, mean - half, mean + half, deviation, tuple(float(v) for v in sample))
-
-
-def compare(
-    a: Sequence[float], b: Sequence[float], test: Literal["welch", "pooled", "paired"] = "welch"
-) -> Comparison:
-    """Two-sided t-test of mean(a) - mean(b): Welch, pooled (Student, equal variances) or paired.
-
-    All NaN but the difference when a sample has one run, or when the runs differ but show no spread at all:
-    three times the same number is a coarse metric, not certainty.
-    """
-    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if test == "paired" and len(first) != len(second):
-        raise ValueError(
-            f"a paired test needs as many runs on both sides, found {len(first)} and {len(second)}"
-        )
-    if min(len(first), len(second)) == 0:
-        return Comparison(test, NAN, NAN, NAN, NAN, NAN, NAN)
-    difference = float(first.mean() - second.mean())
-    if min(len(first), len(second)) < 2:
-        return Comparison(test, difference, NAN, NAN, NAN, NAN, NAN)
-    error, df = _standard_error(first, second, test)
-    if error < 1e-12:
-        same = abs(difference) < 1e-12
-        return Comparison(test, difference, NAN, NAN, NAN, NAN, 1.0 if same else NAN)
-    return _comparison(test, difference, error, df)
-
-
-def _standard_error(first: np.ndarray, second: np.ndarray, test: str) -> tuple[float, float]:
-    if test == "paired":
-        gaps = first - second
-        return float(gaps.std(ddof=1)) / math.sqrt(len(gaps)), len(gaps) - 1.0
-    spreads = (float(first.var(ddof=1)), float(second.var(ddof=1)))
-    if test == "pooled":
-        df = len(first) + len(second) - 2
-        pooled = (spreads[0] * (len(first) - 1) + spreads[1] * (len(second) - 1)) / df
-        return math.sqrt(pooled * (1 / len(first) + 1 / len(second))), float(df)
-    return _welch(spreads[0], len(first), spreads[1], len(second))
-
-
-def _welch(var_a: float, n_a: int, var_b: float, n_b: int) -> tuple[float, float]:
-    """Standard error and the Welch-Satterthwaite degrees of freedom."""
-    a, b = var_a / n_a, var_b / n_b
-    if a + b == 0:
-        return 0.0, NAN
-    return math.sqrt(a + b), (a + b) ** 2 / (a**2 / (n_a - 1) + b**2 / (n_b - 1))
-
-
-def _comparison(test: str, difference: float, error: float, df: float) -> Comparison:
-    t = difference / error
-    half = float(stats.t.ppf(1 - ALPHA / 2, df)) * error
-    p = float(2 * stats.t.sf(abs(t), df))
-    return Comparison(test, difference, difference - half, difference + half, t, df, p)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction; a NaN stays NaN and is not counted as a comparison."""
-    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
-    adjusted = [NAN] * len(p_values)
-    running = 0.0
-    for step, index in enumerate(order):
-        running = max(running, min(1.0, (len(order) - step) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
-
-
-def seeds_to_separate(
-    difference: float, sd: float, power: float = POWER, alpha: float = ALPHA, *, paired: bool = False
-) -> int | None:
-    """Seeds each of two configurations needs so that a two-sided t-test sees `difference` with `power`.
-
-    `sd` is a configuration's own, or with `paired` that of the differences. None when it cannot be said: no
-    difference, no spread known, or beyond a million seeds.
-    """
-    if not (math.isfinite(difference) and math.isfinite(sd)) or difference == 0 or sd <= 0:
-        return None
-    effect = abs(difference) / sd
-    low, high = 1, 2
-    while _power(effect, high, alpha, paired) < power:
-        low, high = high, high * 2
-        if high > 1_000_000:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _power(effect, middle, alpha, paired) >= power else (middle, high)
-    return high
-
-
-def _power(effect: float, n: int, alpha: float, paired: bool) -> float:
-    """Power of the two-sided t-test, n runs each, for a difference of `effect` standard deviations."""
-    df = n - 1 if paired else 2 * n - 2
-    critical = stats.t.ppf(1 - alpha / 2, df)
-    centre = effect * math.sqrt(n if paired else n / 2)
-    return float(stats.nct.sf(critical, df, centre) + stats.nct.cdf(-critical, df, centre))
-
-
-def sampling_error(share: float, clips: int | None) -> float:
-    """95 % half-width of a share of `clips` from the choice of clips (binomial, normal approximation)."""
-    if not clips or not math.isfinite(share) or not 0 <= share <= 1:
-        return NAN
-    return float(stats.norm.ppf(1 - ALPHA / 2)) * math.sqrt(share * (1 - share) / clips)
-
-
-def with_clips(summary: Summary, clips: int | None) -> tuple[float, float]:
-    """95 % interval of a mean share of clips over seeds that allows for the choice of clips too.
-
-    The variances of both add up (they are independent), with Welch-Satterthwaite degrees of freedom. A
-    binomial variance is the most that clips can add to a mean over seeds. NaN for one seed, or no share.
-    """
-    share = summary.mean
-    if summary.n < 2 or not clips or not 0 <= share <= 1:
-        return NAN, NAN
-    seeds, choice = summary.sd**2 / summary.n, share * (1 - share) / clips
-    if seeds + choice == 0:
-        return share, share
-    df = (seeds + choice) ** 2 / (seeds**2 / (summary.n - 1)) if seeds else math.inf
-    half = float(stats.t.ppf(1 - ALPHA / 2, df)) * math.sqrt(seeds + choice)
-    return share - half, share + half
-
-
-# --- the confirmed ------------------------------------------------------------------------------------------
 
 
 def usable(runs: pd.DataFrame, epochs: int) -> pd.DataFrame:
@@ -439,10 +261,11 @@ def _against(best: pd.DataFrame, other: pd.DataFrame, paired: bool) -> Compariso
 def differing(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The knobs whose values are not the same in all configurations (missing equals missing)."""
     names = list(dict.fromkeys(name for config in configs for name in config))
-    return tuple(n for n in names if len({_key(config.get(n)) for config in configs}) > 1)
+    return tuple(n for n in names if len({value_key(config.get(n)) for config in configs}) > 1)
 
 
-def _key(value: Any) -> str:
+def value_key(value: Any) -> str:
+    """A knob's value for comparison: 1 and 1.0 are the same, so are None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return repr(float(value)) if isinstance(value, int | float | np.number) else repr(value)
@@ -466,94 +289,3 @@ def search_table(runs: pd.DataFrame, *, epochs: int, mode: str = "max") -> tuple
         SearchRow(int(r["trial"]), r["score"], r["parameters"], r["origin"], _config(r))
         for r in good.to_dict("records")
     )
-
-
-# --- against the papers -------------------------------------------------------------------------------------
-
-
-def verdict(
-    row: Mapping[str, Any], result: Ranking, *, corpus: str, mode: str = "max", events: str = ""
-) -> Verdict:
-    """Compare a published row with our test runs of the same configuration, or else with the winner's.
-
-    A configuration is the same only with event labels from the same source, where `events` names ours.
-    Compared in the row's own metric. Its ± becomes a standard deviation (`published_spread`), then Welch's
-    test at 5 % on means of runs.
-    """
-    why = _not_comparable(row, corpus)
-    if why or result.best is None:
-        return _refused(why or "nothing of ours is confirmed yet")
-    labels = not events or row.get("events") in (None, "", events.removesuffix(":0"))
-    tested = [s for s in result.standings if s.test.n or s is result.best]
-    same = next((s for s in tested if labels and _agrees(row.get("values") or {}, s.config)), None)
-    standing, against = (same, "the same configuration") if same else (result.best, "the winner")
-    found = judge(standing.tests.get(str(row.get("metric")), summarise([])), row, mode)
-    comparable = not found.word.startswith(NOT_COMPARABLE)
-    return found._replace(trial=standing.trial, against=against) if comparable else found
-
-
-def judge(ours: Summary, row: Mapping[str, Any], mode: str = "max") -> Verdict:
-    """Our runs against a printed value, without a trial. A value whose ± is unknown gets no verdict."""
-    if ours.n < 2:
-        return _refused(
-            f"ours has {ours.n or 'no'} test run{'s' if ours.n != 1 else ''}, a comparison needs 2"
-        )
-    if row.get("value") is None:
-        return _refused("it prints no value")
-    spread = published_spread(row.get("spread"), str(row.get("spread_kind", "")))
-    if spread is None:
-        return _refused("its ± is unknown")
-    error, df = _welch(ours.sd**2, ours.n, spread[0] ** 2, spread[1])
-    if error == 0:
-        return _refused("neither side shows any spread")
-    found = _comparison("welch", ours.mean - float(row["value"]), error, df)
-    gain = found.difference if mode == "max" else -found.difference
-    word = "reproduced" if not found.p < ALPHA else ("better" if gain > 0 else "worse")
-    return Verdict(word, None, "", found.difference, found.low, found.high)
-
-
-def _refused(why: str) -> Verdict:
-    return Verdict(NOT_COMPARABLE + why, None, "", NAN, NAN, NAN)
-
-
-def _not_comparable(row: Mapping[str, Any], corpus: str) -> str:
-    theirs = str(row.get("corpus", "unknown"))
-    if _plain(theirs) != _plain(corpus):
-        return f"other corpus ({theirs}, ours is {corpus})"
-    if row.get("split") != "test":
-        return f"other split ({row.get('split')}, not test)"
-    value = row.get("value")
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return "it prints no value"
-    return ""
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _agrees(values: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether every knob the published row names has that value here; naming none agrees with none."""
-    return bool(values) and all(k in config and _key(v) == _key(config[k]) for k, v in values.items())
-
-
-def published_spread(spread: Any, kind: str) -> tuple[float, int] | None:
-    """A printed ± as (standard deviation, number of runs); None when the paper does not say what its ± is.
-
-    Known kinds: "max deviation of N runs", "standard deviation of N runs".
-    """
-    found = re.fullmatch(r"(max(?:imum)? deviation|standard deviation) of (\d+) runs", kind.strip())
-    if found is None or not isinstance(spread, int | float) or not math.isfinite(spread) or spread < 0:
-        return None
-    n = int(found[2])
-    if n < 2:
-        return None
-    return (float(spread) if found[1] == "standard deviation" else float(spread) / deviation_factor(n)), n
-
-
-@cache
-def deviation_factor(n: int) -> float:
-    """Median of max |x - mean| / sd over n normal runs: about 1.79 for n = 10 (5-95 %: 1.3 to 2.3)."""
-    draws = np.random.default_rng(0).standard_normal((20_000, n))
-    draws -= draws.mean(axis=1, keepdims=True)
-    return float(np.median(np.abs(draws).max(axis=1) / draws.std(axis=1, ddof=1)))

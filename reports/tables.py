@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from reports import cost, units
 from reports.collect import Study
 from reports.findings import LOST, Comparable, lost, printed_row, reasons, searched_knobs
-from reports.rank import Ranking, Standing, differing, search_table, summarise
+from reports.rank import Ranking, Standing, differing, search_table
+from reports.statistics import summarise
 
 LONGEST = 400  # rows of a table on the page; the rest is in trials.parquet
 

@@ -12,7 +12,8 @@ from reports.collect import Study
 from reports.comparison import Contest
 from reports.drawing import BLUE, GREY, INK, PALE, SKY, WIDE, canvas, grid, wrap
 from reports.markup import Tint
-from reports.rank import Ranking, Summary, label
+from reports.rank import Ranking, label
+from reports.statistics import Summary
 
 CONFIRMED_CAPTION = (
     "Diamonds are means with their 95 % interval, dots are single seeds. ",

@@ -16,7 +16,8 @@ from scipy import stats
 from reports import units
 from reports.collect import Study, StudyError
 from reports.drawing import BLUE, GREY, SKY, WIDE, canvas, grid, wrap
-from reports.rank import Summary, differing, summarise, usable
+from reports.rank import differing, usable
+from reports.statistics import Summary, summarise
 
 FEWEST = 3  # points that make a sweep
 LABELS = {

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports import rank
+
 SCENES = ("airport", "beach", "street_traffic", "living_room")
 EVENTS = ("car_horn", "crow", "footsteps", "glass_breaking", "water_drops", "siren")
 
@@ -287,4 +289,19 @@ def searched(
     changes = {"concurrent": 4} | changes
     return write(
         folder, runs, curves, tests, epochs=epochs, trials=trials, confirm=confirmed, seeds=seeds, **changes
+    )
+
+
+def confirmed(scores: dict[int, list[float]], **changes: Any) -> pd.DataFrame:
+    rows = [
+        run(trial, score, repeat=i + 1, **changes)
+        for trial, all_ in scores.items()
+        for i, score in enumerate(all_)
+    ]
+    return pd.DataFrame(rows)
+
+
+def ranked(runs: pd.DataFrame, **changes: Any) -> rank.Ranking:
+    return rank.ranking(
+        runs, **({"epochs": 9, "test_metric": "test/scene_accuracy", "test_clips": 100} | changes)
     )

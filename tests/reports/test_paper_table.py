@@ -13,7 +13,7 @@ import study_folders as folders
 from scipy import stats
 
 import reports
-from reports import collect, drawing, paper_table, rank
+from reports import collect, drawing, paper_table, statistics
 from reports.__main__ import summary
 
 # The single runs behind two cells of Hou et al.'s Table III (TUT2018, AST).
@@ -75,7 +75,7 @@ def test_repeats_of_one_seed_are_paired_and_corrected_after_holm(tmp_path: Path)
     kept = [0, 1, 3]
     other = stats.ttest_rel([scores[2][i] for i in kept], [scores[0][i] for i in kept])
     assert second.comparison.p == pytest.approx(other.pvalue)
-    assert [first.p, second.p] == pytest.approx(rank.holm([expected.pvalue, other.pvalue]))
+    assert [first.p, second.p] == pytest.approx(statistics.holm([expected.pvalue, other.pvalue]))
     assert found.rows[2].lost == {"DIVERGED": 1} and found.rows[2].ours.n == 3
 
 

@@ -11,7 +11,7 @@ import pytest
 import study_folders as folders
 from scipy import stats
 
-from reports import collect, findings, race, rank, tables
+from reports import collect, findings, race, statistics, tables
 from reports.__main__ import summary
 from searchspace.race import Race
 from searchspace.study import Job
@@ -128,11 +128,11 @@ def test_the_interval_with_the_choice_of_clips_covers_what_it_says() -> None:
     for _ in range(rounds):
         rates = rng.beta(8, 2, 400)  # of each clip to be right
         rights = rng.random((5, 400)) < np.clip(rates + rng.normal(0, 0.01, (5, 1)), 0, 1)
-        low, high = rank.with_clips(rank.summarise(rights.mean(axis=1).tolist()), 400)
+        low, high = statistics.with_clips(statistics.summarise(rights.mean(axis=1).tolist()), 400)
         hits += low <= truth <= high
     assert hits / rounds > 0.95
-    assert all(math.isnan(x) for x in rank.with_clips(rank.summarise([0.8]), 400))
-    assert all(math.isnan(x) for x in rank.with_clips(rank.summarise([0.8, 0.9]), None))
-    seeds_only = rank.summarise([0.80, 0.81, 0.79])
-    wide = rank.with_clips(seeds_only, 10**9)
+    assert all(math.isnan(x) for x in statistics.with_clips(statistics.summarise([0.8]), 400))
+    assert all(math.isnan(x) for x in statistics.with_clips(statistics.summarise([0.8, 0.9]), None))
+    seeds_only = statistics.summarise([0.80, 0.81, 0.79])
+    wide = statistics.with_clips(seeds_only, 10**9)
     assert wide == (pytest.approx(seeds_only.low, abs=1e-4), pytest.approx(seeds_only.high, abs=1e-4))
