@@ -216,7 +216,13 @@ def machines(request: Request, study: Path, index: Index) -> Share:
         if request.gpus_per_trial is None
         else request.gpus_per_trial
     )
-    share = Share(request.workers_per_trial, float(request.cpus_per_trial), gpus, request.trials_at_once)
+    share = Share(
+        request.workers_per_trial,
+        float(request.cpus_per_trial),
+        gpus,
+        request.trials_at_once,
+        least=request.least_workers,
+    )
     share.fits(nodes)
     check_nodes(study, local_folders(index, request.mix))
     return share
@@ -238,6 +244,7 @@ def place_for(
         threads=request.cpus_per_trial,
         gpus=gpus,
         workers=request.workers_per_trial,
+        least_workers=request.least_workers,
         sync_batchnorm=request.sync_batchnorm,
         provenance={name: about[name] for name in ("git", "packages", "command")},
     )

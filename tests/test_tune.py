@@ -349,13 +349,17 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
         (["--family", "csme"], "family 'csme' is not known; known: csem"),
         (
             ["--set", "backbone=resnet"],
-            "'resnet' is not accepted; expected tinycnn, cnnt, pann, ast or dcase2018",
+            "'resnet' is not accepted; expected tinycnn, cnnt, pann, ast, dcase2018 or scattering",
         ),
         (["--set", "learning_rate=1"], "unknown knob 'learning_rate'"),
         (["--set", "lr"], "expected key=value"),
         (["--sampler", "bo"], "sampler 'bo' is not known; known: tpe, random, gp"),
         (["--pruner", "mean"], "pruner 'mean' is not known; known: asha, promotion"),
         (["--gpus-per-trial", "1.5"], "--gpus-per-trial 1.5: expected 0, a share of one GPU, or whole GPUs"),
+        (
+            ["--workers-per-trial", "2", "--least-workers", "3"],
+            "--least-workers 3: expected 1 to 2, --workers-per-trial",
+        ),
         (["--race", "none"], "race 'none' is not known; known: drop, full"),
         (["--trials", "0"], "--trials 0: expected at least 1"),
         (["--events", "tags>=0.1"], "events 'tags>=0.1': expected labels, tags, tags>THRESHOLD"),

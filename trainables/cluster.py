@@ -79,6 +79,19 @@ def keep_credentials_out_of_logs() -> None:
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(secret)
 
 
+def anchor_elastic_training() -> None:
+    """Start the actor that shares out an elastic range's workers on this node, the driver's.
+
+    Ray 2.60 makes one for the whole cluster where the first trial's controller happens to run, bound to that
+    node: when that one died every later trial asked it in vain, 4000 times a second and without end.
+    """
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        get_or_create_autoscaling_coordinator,
+    )
+
+    get_or_create_autoscaling_coordinator()
+
+
 def live_nodes() -> list[Resources]:
     """The resources of every node that is up."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -125,13 +138,14 @@ def trials_at_once(nodes: Sequence[Resources], workers: int, cpus: float, gpus: 
 
 @dataclass(frozen=True)
 class Share:
-    """What one trial takes: `workers` workers with `cpus` CPUs and `gpus` GPUs each; `at_once` is how many
-    trials are wanted at a time (None: as many as fit)."""
+    """What one trial takes: `workers` workers with `cpus` CPUs and `gpus` GPUs each, `least` of which will do
+    (None: all); `at_once` is how many trials are wanted at a time (None: as many as fit)."""
 
     workers: int
     cpus: float
     gpus: float
     at_once: int | None = None
+    least: int | None = None
 
     def fits(self, nodes: Sequence[Resources]) -> int:
         """How many trials at once: as many as wanted, also ones that wait for nodes still to come, else as
@@ -144,7 +158,13 @@ class Share:
         return min(self.at_once or sys.maxsize, self.room(nodes))
 
     def room(self, nodes: Sequence[Resources]) -> int:
-        return trials_at_once(nodes, self.workers, self.cpus, self.gpus)
+        """How many trials fit; one, of fewer workers, where all of its workers don't."""
+        try:
+            return trials_at_once(nodes, self.workers, self.cpus, self.gpus)
+        except ValueError:
+            if self.least is None:
+                raise
+            return min(1, trials_at_once(nodes, self.least, self.cpus, self.gpus))
 
 
 def plan_of(share: Share) -> dict[str, Any]:
@@ -156,7 +176,7 @@ def plan_of(share: Share) -> dict[str, Any]:
         "concurrent": share.fits(possible),
         "nodes": shown(live),
         "may_grow_to": shown(possible) if shown(possible) != shown(live) else None,
-        "trial_takes": f"{share.workers} x ({each})",
+        "trial_takes": f"{share.workers} x ({each})" + (f", at least {share.least}" if share.least else ""),
     }
 
 

@@ -121,6 +121,9 @@ class Request:
     """GPUs of one worker, fractions allowed; 1 where there is a GPU, else 0."""
     workers_per_trial: int = 1
     """Data-parallel workers of one trial; more than one run through Ray Train."""
+    least_workers: int | None = None
+    """Workers with which such a trial begins, or goes on where a node is gone, until more come; all of them
+    by default. The batch stays the same."""
     sync_batchnorm: bool = True
     """Normalise over the clips of all workers of a trial, as one worker does; else each worker by its own."""
     trials_at_once: int | None = None
@@ -220,6 +223,11 @@ def begin(request: Request) -> tuple[Path, Request]:
     for name in ("cpus_per_trial", "workers_per_trial", "trials_at_once"):
         if (asked_for := getattr(request, name)) is not None and asked_for < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
+    least = request.least_workers
+    if least is not None and not 1 <= least <= request.workers_per_trial:
+        raise ValueError(
+            f"--least-workers {least}: expected 1 to {request.workers_per_trial}, --workers-per-trial"
+        )
     share = request.gpus_per_trial
     if share is not None and (share < 0 or (share > 1 and share != int(share))):
         raise ValueError(f"--gpus-per-trial {share:g}: expected 0, a share of one GPU, or whole GPUs")

@@ -34,7 +34,12 @@ from searchspace.families import split
 from searchspace.study import Job, Ledger, now
 from trainables import retention, watch
 from trainables.allocator import keep_freed_pages
-from trainables.cluster import Room, keep_credentials_out_of_logs, outlive_memory_monitor
+from trainables.cluster import (
+    Room,
+    anchor_elastic_training,
+    keep_credentials_out_of_logs,
+    outlive_memory_monitor,
+)
 from trainables.engine import Diverged
 from trainables.failures import (
     ERRORS,
@@ -63,7 +68,8 @@ STOP = "stop"  # a file in the run folder that tells a data-parallel trial to en
 class Place:
     """Where and with what every trial of a study runs. `cache` None streams; `events` as in datasets.events,
     `mix` is mixed into every batch (datasets.mix). `family` is that of configurations that do not name their
-    own; `second` a second objective that trials measure. `threads` are torch's in a trial's process, which
+    own; `second` a second objective that trials measure. Of the `workers` of a trial `least_workers` will do
+    where no more can be had. `threads` are torch's in a trial's process, which
     ends itself after `hang` seconds without a batch (trainables.watch)."""
 
     family: str
@@ -77,6 +83,7 @@ class Place:
     threads: int = 1
     gpus: float = 0.0
     workers: int = 1
+    least_workers: int | None = None
     hang: float = watch.LIMIT
     sync_batchnorm: bool = True
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -441,6 +448,8 @@ def run_phase(
     if place.workers == 1:
         trainable: Any = trial
     else:
+        if place.least_workers:
+            anchor_elastic_training()
         trainable = tune.with_resources(
             functools.partial(data_parallel_trial, cpus=cpus), {"cpu": DRIVER_CPUS}
         )

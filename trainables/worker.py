@@ -23,11 +23,13 @@ def data_parallel_trial(config: dict[str, Any], *, cpus: float) -> None:
     """Run one job on `place.workers` workers with `cpus` CPUs (and `place.gpus` GPUs) each; rank 0 reports
     every epoch."""
     place = Place(**config["place"])
+    least = place.least_workers or place.workers
+    workers = (least, place.workers) if least < place.workers else place.workers
     TorchTrainer(
         work,
         train_loop_config=config,
         scaling_config=train.ScalingConfig(
-            num_workers=place.workers,
+            num_workers=workers,  # type: ignore[arg-type]  # Ray's own annotation lacks the elastic range
             use_gpu=place.gpus > 0,
             resources_per_worker={"CPU": cpus - DRIVER_CPUS} | ({"GPU": place.gpus} if place.gpus else {}),
         ),

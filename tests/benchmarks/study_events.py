@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from datasets.batch import Batch
 from datasets.mix import open_sources
 from datasets.source import Source, default_cache
+from trainables.allocator import keep_freed_pages
 from trainables.run import Run
 
 SEEDS = (1, 2, 3, 4, 5)
@@ -198,6 +199,7 @@ def main() -> int:
         if asked.data is None:
             parser.error(f"{asked.what} needs the tagged shard set")
         torch.set_num_threads(1)
+        keep_freed_pages()
         train(asked.what, asked.data, asked.out)
         return 0
     for study, metric in (("ergl", "scene_accuracy"), ("jung", "svm_accuracy"), ("jung", "scene_accuracy")):

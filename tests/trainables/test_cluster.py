@@ -49,6 +49,9 @@ def test_as_many_trials_as_wanted_or_as_there_is_room_for() -> None:
     sums = "a trial needs 3 x 3 = 9 CPUs, the cluster's nodes have 4 CPUs; 2 CPUs"
     with pytest.raises(ValueError, match=sums):
         Share(3, 3.0, 0.0, at_once=1).fits(nodes)
+    assert Share(3, 3.0, 0.0, least=1).fits(nodes) == 1  # fewer workers will do, in one trial
+    with pytest.raises(ValueError, match="a trial needs 1 x 5 = 5 CPUs"):
+        Share(3, 5.0, 0.0, least=1).fits(nodes)
 
 
 def test_a_node_is_waited_for_aloud_and_not_for_ever() -> None:
