@@ -22,10 +22,13 @@ from ray.air.execution._internal import RayActorManager
 from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from trainables.watch import seconds_of
+
 LAUNCHED = Path(
     "~/ray_bootstrap_config.yaml"
 )  # where Ray's launcher leaves the cluster file, on the head node
 ANSWER = 120.0  # s that a node has to say what it sees; it may have to start Python first
+NODE_WAIT = 1800.0  # s that a study waits for a node that holds a trial
 LOOK_AGAIN = 5.0  # s between two looks at the cluster's nodes
 PROCESS = 0.5e9  # bytes that Python, torch and Ray take in a trial's process
 
@@ -199,7 +202,7 @@ class Room:
 
     def __init__(self, share: Share, say: Callable[[str], object], limit: float | None = None) -> None:
         self.share, self._say = share, say
-        self._limit = float(os.environ.get("SCENETUNE_NODE_WAIT", 1800)) if limit is None else limit
+        self._limit = seconds_of("SCENETUNE_NODE_WAIT", NODE_WAIT) if limit is None else limit
         self._looked, self._room, self._since = -math.inf, 1, math.inf
 
     def __call__(self) -> int:
