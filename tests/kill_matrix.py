@@ -51,6 +51,7 @@ PATIENCE = {  # Ray's own, on a machine with much else to do
     "RAY_raylet_start_wait_time_s": "300",
     "RAY_gcs_server_request_timeout_seconds": "300",
     "RAY_gcs_rpc_server_connect_timeout_s": "60",
+    "RAY_agent_register_timeout_ms": "300000",
     "RAY_AUTH_MODE": "disabled",
 }
 
@@ -200,10 +201,12 @@ class Bench:
         (study / STAY).touch()
         driver = self._start(study, 0)
         first, second = self.nodes
-        spread = self._wait(driver, lambda: {first.node_id, second.node_id} <= nodes_of(study))
+        spread = self._wait(driver, lambda: all(trials_on(study, node) for node in (first, second)))
+        gone = trials_on(study, first)
         self._spot_notice(first)
         new = self._replace(first)
-        joined = self._wait(driver, lambda: new.node_id in nodes_of(study))
+        joined = self._wait(driver, lambda: trials_on(study, new))
+        gone |= trials_on(study, second)
         raylet(second).terminate()
         raylet(second).wait(60)
         (study / STAY).unlink()
@@ -213,6 +216,7 @@ class Bench:
         return {
             "code": code,
             "nodes used": bool(spread and joined),
+            "were on nodes that went": gone,
             "ended": {row["trial"]: row["state"] for row in rows},
             "retries": sum(row["retries"] for row in rows),
             "preemptions": {row["trial"]: row["preemptions"] for row in rows if row["preemptions"]},
@@ -295,13 +299,11 @@ def raylet(node: Any) -> subprocess.Popen[bytes]:
     return node.all_processes["raylet"][0].process
 
 
-def nodes_of(study: Path) -> set[str]:
-    """The nodes on which trials run, or ran, that have ended an epoch."""
-    return {
-        json.loads((path.parent / "run.json").read_text())["node"]
-        for path in study.glob("runs/*/epochs.jsonl")
-        if path.read_text()
-    }
+def trials_on(study: Path, node: Any) -> set[int]:
+    """The numbers of the trials that run, or last ran, on a node and have ended an epoch."""
+    ended = [path.parent for path in study.glob("runs/*/epochs.jsonl") if path.read_text()]
+    where = {run.name: json.loads((run / "run.json").read_text())["node"] for run in ended}
+    return {int(name[1:5]) for name, place in where.items() if place == node.node_id}
 
 
 def processes(pid: int, name: str) -> list[psutil.Process]:

@@ -30,4 +30,5 @@ def test_through_a_spot_notice_a_new_node_and_a_stopped_one_every_trial_ends(ben
     result = bench.nodes_that_come_and_go()
     assert result["code"] == 0 and result["nodes used"], result
     assert set(result["ended"].values()) <= {"COMPLETE", "DIVERGED"} and len(result["ended"]) == 6, result
-    assert sum(result["preemptions"].values()) >= 2 and result["retries"] == 0, result
+    assert result["were on nodes that went"] <= result["preemptions"].keys(), result
+    assert result["retries"] == 0, result
