@@ -76,7 +76,8 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
     grows = f", may grow to {about['may_grow_to']}" if about["may_grow_to"] else ""
     print(f"machines {about['nodes']}{grows}; a trial takes {about['trial_takes']}")
     memory = about["memory"]
-    print(f"memory   about {memory['bytes'] / 1e9:.1f} GB a worker in a training step ({memory['of']})")
+    size = f"{memory['bytes'] / 1e9:.1f} GB" if memory["bytes"] >= 1e9 else f"{memory['bytes'] / 1e6:.0f} MB"
+    print(f"memory   about {size} a worker in a training step ({memory['of']})")
     if about["request"]["events"] not in (None, "labels"):
         print(f"events   {about['request']['events']}: {len(data['events'])} event labels")
     if "table" in about:
