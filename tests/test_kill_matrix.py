@@ -26,6 +26,7 @@ def test_the_study_ends_as_if_left_alone(bench: Bench, number: int, victim: str)
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_through_a_spot_notice_a_new_node_and_a_stopped_one_every_trial_ends(bench: Bench) -> None:
     result = bench.nodes_that_come_and_go()
     assert result["code"] == 0 and result["nodes used"], result
