@@ -43,17 +43,26 @@ from searchspace.study import (
     sqlite_url,
 )
 from searchspace.warm_start import warm_started
-from trainables import confirm, retention
+from trainables import confirm, demand, retention
 from trainables.about import describe_study, list_refused, print_plan
 from trainables.analyse import analyse_winner
-from trainables.cluster import Room, Share, check_nodes, connect, live_nodes, plan_of, possible_nodes
+from trainables.cluster import (
+    Room,
+    Share,
+    check_nodes,
+    connect,
+    live_nodes,
+    plan_of,
+    possible_nodes,
+    short_of_memory,
+)
 from trainables.export import export_best, measure_winner
 from trainables.goals import PREDICTED
 from trainables.printed import analyse_rows, here
 from trainables.progress import Progress
 from trainables.registry import family
 from trainables.request import Request, begin, local_folders, pins_of, refuse_unfit
-from trainables.space import frames_of, notes_of, proposals_of
+from trainables.space import frames_of, notes_of, predictor, proposals_of
 from trainables.trial import Place, run_phase
 
 
@@ -92,9 +101,11 @@ def search(study: Path, request: Request) -> int:
     # The machines, how many trials they hold at once, and the space to search on them
     share = machines(request, study, index)
     proposals = proposals_for(request, index, pins_of(request, record.read(study), share.gpus))
-    proposals.check()
+    drawn = proposals.check()
     families, (_, second) = request.families(), request.goals()
-    space = {"pins": dict(proposals.pins), "space": proposals.searched(), "notes": notes(request, proposals)}
+    memory = demand.of_search(proposals, drawn, share.workers)
+    said = notes(request, proposals) + short_of_memory(share, live_nodes(), memory["bytes"])
+    space = {"pins": dict(proposals.pins), "space": proposals.searched(), "memory": memory, "notes": said}
     about = describe_study(study, request, index, plan_of(share), space)
     record.write(study, about)
     print_plan(study, about)
@@ -160,7 +171,10 @@ def rerun(study: Path, request: Request) -> int:
     baseline = paper_tables.baseline_line(made, request.baseline)
     share = machines(request, study, index)
     table = paper_tables.as_record(made, baseline, family(request.family).published)
-    planned = {"pins": request.pins(), "space": {}, "table": table}
+    asked = [(one.origin, one.values) for one in made.configurations]
+    memory = demand.expected(asked, predictor(request.family, index), workers=share.workers)
+    said = short_of_memory(share, live_nodes(), memory["bytes"])
+    planned = {"pins": request.pins(), "space": {}, "table": table, "memory": memory, "notes": said}
     about = describe_study(study, request, index, plan_of(share), planned)
     record.write(study, about)
     print_plan(study, about)

@@ -263,8 +263,13 @@ class Proposals:
     def _prior(self) -> Prior | None:
         if not self.strength or not getattr(self.sampler, "learns", True):
             return None
-        rows = [self.placed(values) for _, values in self.warm_starts(self.published)]
+        rows = [self.placed(values) for _, values in self.fitting]
         return Prior(self.strength, [one.params for one in rows if one.outside() is None])
+
+    @functools.cached_property
+    def fitting(self) -> list[tuple[str, dict[str, Any]]]:
+        """`warm_starts` of all published rows."""
+        return list(self.warm_starts(self.published))
 
     def placed(self, values: Mapping[str, Any]) -> Replayed:
         """A configuration as dimensions of this space; `outside()` says where it does not fit."""

@@ -12,6 +12,7 @@ with TPE and ASHA (rungs and sampler must go on), or two with random search.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -45,10 +46,12 @@ from trainables.trial import Place, WarmTrial, run_phase
 ROOT = Path(__file__).resolve().parents[1]
 VICTIMS = ("driver", "trial process", "any Ray worker", "raylet of a node")
 TRIALS, EPOCHS, PAUSE = 6, 3, 0.3
+STAY = "stay"  # a file in the study's folder, while which trials wait after their first epoch
 PATIENCE = {  # Ray's own, on a machine with much else to do
     "RAY_raylet_start_wait_time_s": "300",
     "RAY_gcs_server_request_timeout_seconds": "300",
     "RAY_gcs_rpc_server_connect_timeout_s": "60",
+    "RAY_agent_register_timeout_ms": "300000",
     "RAY_AUTH_MODE": "disabled",
 }
 
@@ -69,10 +72,12 @@ class WalkTrial(WarmTrial):
 
     def open(self) -> RunFolder:
         trainables.folder.CHECKPOINT_EVERY = 0.0
+        walk = SlowWalk(self.job.values, self.job.seed, self.job.epochs)
+        walk.stays = Path(self.place.study) / STAY
         return RunFolder(
             Path(self.place.study) / self.job.folder,
-            SlowWalk(self.job.values, self.job.seed, self.job.epochs),  # type: ignore[arg-type]
-            {},
+            walk,  # type: ignore[arg-type]
+            {"node": ray.get_runtime_context().get_node_id()},
         )
 
 
@@ -88,8 +93,15 @@ class At(Room):
 
 
 class SlowWalk(Walk):
+    """Takes its time, and after its first epoch goes no further while the file `stays` is there."""
+
+    stays: Path
+
     def next_epoch(self) -> dict[str, float]:
         time.sleep(PAUSE)
+        end = time.monotonic() + 300
+        while self.epoch and self.stays.exists() and time.monotonic() < end:
+            time.sleep(0.05)
         return super().next_epoch()
 
 
@@ -109,17 +121,18 @@ def open_ledger(study: Path, together: int) -> Ledger:
 
 
 def drive(study: Path, together: int) -> None:
-    """The driver, in a process of its own."""
+    """The driver, in a process of its own; `together` 0 is as many trials at a time as the nodes hold."""
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
     with hold(study):
         book = open_ledger(study, together)
+        room = At(together) if together else Room(Share(1, 1.0, 0.0), print)
         place = Place("walk", "none", str(study), GOAL)
         with record.Tables(study, book.rows) as tables, Progress("search", TRIALS, EPOCHS) as progress:
             run_phase(
                 book,
                 place,
                 progress,
-                room=At(together),
+                room=room,
                 ended=tables.refresh,
                 kept=retention.best(2),
                 trial=WalkTrial,
@@ -181,6 +194,47 @@ class Bench:
             "study": str(study),
         }
 
+    def nodes_that_come_and_go(self) -> dict[str, Any]:
+        """A study on two nodes. One has a spot notice and is gone 2 s later, a third joins, and when that has
+        trials the second is stopped as `ray stop` does it."""
+        study = self._new("come-and-go")
+        (study / STAY).touch()
+        driver = self._start(study, 0)
+        first, second = self.nodes
+        spread = self._wait(driver, lambda: all(trials_on(study, node) for node in (first, second)))
+        gone = trials_on(study, first)
+        self._spot_notice(first)
+        new = self._replace(first)
+        joined = self._wait(driver, lambda: trials_on(study, new))
+        gone |= trials_on(study, second)
+        raylet(second).terminate()
+        raylet(second).wait(60)
+        (study / STAY).unlink()
+        code = driver.wait(300)
+        self._repair()
+        rows = open_ledger(study, 0).rows()
+        return {
+            "code": code,
+            "nodes used": bool(spread and joined),
+            "were on nodes that went": gone,
+            "ended": {row["trial"]: row["state"] for row in rows},
+            "retries": sum(row["retries"] for row in rows),
+            "preemptions": {row["trial"]: row["preemptions"] for row in rows if row["preemptions"]},
+            "said": self._said(study),
+        }
+
+    def _spot_notice(self, node: Any, seconds: float = 2.0) -> None:
+        """What the cloud's agent tells Ray, and what the cloud does then."""
+        from ray.core.generated import autoscaler_pb2
+
+        gone = time.time() + seconds
+        accepted, why = ray._raylet.GcsClient(address=self.cluster.address).drain_node(
+            node.node_id, autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION, "spot", int(gone * 1000)
+        )
+        assert accepted, why
+        time.sleep(seconds + 0.5)
+        raylet(node).terminate()
+
     def close(self) -> None:
         self.cluster.shutdown()
 
@@ -214,7 +268,7 @@ class Bench:
         if victim == "driver":
             driver.kill()
             return str(driver.pid)
-        raylets = [node.all_processes["raylet"][0].process.pid for node in self.nodes]
+        raylets = [raylet(node).pid for node in self.nodes]
         if victim == "raylet of a node":
             working = [pid for pid in raylets if processes(pid, "ray::WalkTrial")]
             chosen = psutil.Process(self.random.choice(working or raylets))
@@ -231,17 +285,32 @@ class Bench:
     def _repair(self) -> None:
         """A new node for each whose raylet was killed."""
         for node in list(self.nodes):
-            if node.all_processes["raylet"][0].process.poll() is not None:
-                self.nodes.remove(node)
-                self.cluster.remove_node(node, allow_graceful=False)
-                self.nodes.append(self.cluster.add_node(num_cpus=2))
+            if raylet(node).poll() is not None:
+                self._replace(node)
+
+    def _replace(self, node: Any) -> Any:
+        self.nodes.remove(node)
+        self.cluster.remove_node(node, allow_graceful=False)
+        self.nodes.append(self.cluster.add_node(num_cpus=2))
+        return self.nodes[-1]
 
 
-def processes(raylet: int, name: str) -> list[psutil.Process]:
-    """A raylet's workers whose title begins with `name`."""
+def raylet(node: Any) -> subprocess.Popen[bytes]:
+    return node.all_processes["raylet"][0].process
+
+
+def trials_on(study: Path, node: Any) -> set[int]:
+    """The numbers of the trials that run, or last ran, on a node and have ended an epoch."""
+    ended = [path.parent for path in study.glob("runs/*/epochs.jsonl") if path.read_text()]
+    where = {run.name: json.loads((run / "run.json").read_text())["node"] for run in ended}
+    return {int(name[1:5]) for name, place in where.items() if place == node.node_id}
+
+
+def processes(pid: int, name: str) -> list[psutil.Process]:
+    """The workers of the raylet `pid` whose title begins with `name`."""
     found = []
     with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(raylet).children(recursive=True):
+        for child in psutil.Process(pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess, IndexError):
                 if child.cmdline()[0].startswith(name):
                     found.append(child)

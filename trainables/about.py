@@ -74,8 +74,10 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
         f"clips of {data['seconds']:g} s"
     )
     grows = f", may grow to {about['may_grow_to']}" if about["may_grow_to"] else ""
-    memory = f", up to {about['memory'] / 1e9:.1f} GB" if about.get("memory") else ""
-    print(f"machines {about['nodes']}{grows}; a trial takes {about['trial_takes']}{memory}")
+    print(f"machines {about['nodes']}{grows}; a trial takes {about['trial_takes']}")
+    memory = about["memory"]
+    size = f"{memory['bytes'] / 1e9:.1f} GB" if memory["bytes"] >= 1e9 else f"{memory['bytes'] / 1e6:.0f} MB"
+    print(f"memory   about {size} a worker in a training step ({memory['of']})")
     if about["request"]["events"] not in (None, "labels"):
         print(f"events   {about['request']['events']}: {len(data['events'])} event labels")
     if "table" in about:

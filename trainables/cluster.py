@@ -22,11 +22,15 @@ from ray.air.execution._internal import RayActorManager
 from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from trainables.watch import seconds_of
+
 LAUNCHED = Path(
     "~/ray_bootstrap_config.yaml"
 )  # where Ray's launcher leaves the cluster file, on the head node
 ANSWER = 120.0  # s that a node has to say what it sees; it may have to start Python first
+NODE_WAIT = 1800.0  # s that a study waits for a node that holds a trial
 LOOK_AGAIN = 5.0  # s between two looks at the cluster's nodes
+PROCESS = 0.5e9  # bytes that Python, torch and Ray take in a trial's process
 
 Resources = Mapping[str, float]
 
@@ -126,14 +130,18 @@ def trials_at_once(nodes: Sequence[Resources], workers: int, cpus: float, gpus: 
     can't hold one.
     """
     needs = {kind: each for kind, each in (("CPU", cpus), ("GPU", gpus)) if each}
-    places = [
-        min(int((node.get(kind, 0.0) + 1e-6) // each) for kind, each in needs.items()) for node in nodes
-    ]
-    if sum(places) >= workers:
-        return sum(places) // workers
+    places = sum(places_of(node, cpus, gpus) for node in nodes)
+    if places >= workers:
+        return places // workers
     asked = " and ".join(f"{workers} x {each:g} = {workers * each:g} {kind}s" for kind, each in needs.items())
     have = "; ".join(" and ".join(f"{node.get(kind, 0.0):g} {kind}s" for kind in needs) for node in nodes)
     raise ValueError(f"a trial needs {asked}, the cluster's nodes have {have or 'all gone'}")
+
+
+def places_of(node: Resources, cpus: float, gpus: float) -> int:
+    """How many workers with `cpus` CPUs and `gpus` GPUs each a node holds."""
+    needs = {kind: each for kind, each in (("CPU", cpus), ("GPU", gpus)) if each}
+    return min(int((node.get(kind, 0.0) + 1e-6) // each) for kind, each in needs.items())
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,11 @@ class Share:
                 raise
             return min(1, trials_at_once(nodes, self.least, self.cpus, self.gpus))
 
+    def on(self, node: Resources) -> int:
+        """How many workers may come to lie on this one node."""
+        wanted = sys.maxsize if self.at_once is None else self.at_once * self.workers
+        return min(places_of(node, self.cpus, self.gpus), wanted)
+
 
 def plan_of(share: Share) -> dict[str, Any]:
     """What a study's record says of its machines: {"concurrent", "nodes", "may_grow_to", "trial_takes"}."""
@@ -180,6 +193,26 @@ def plan_of(share: Share) -> dict[str, Any]:
     }
 
 
+def short_of_memory(share: Share, nodes: Sequence[Resources], each: float) -> list[str]:
+    """A line with the sums for each kind of node whose memory is too small for the workers it may hold, of
+    `each` bytes and PROCESS; none for GPU trials, whose memory Ray does not know, and for nodes to come.
+
+    A warning and no refusal: the prediction is of some configurations, and what runs out of memory fails
+    alone (trainables.failures).
+    """
+    said = {}
+    for node in nodes if not share.gpus else ():
+        count, has = share.on(node), node.get("memory", 0.0) + node.get("object_store_memory", 0.0)
+        takes = count * (each + PROCESS)
+        if count and has and takes > has:
+            said[shown([node])] = (
+                f"memory: {count} workers x {(each + PROCESS) / 1e9:.1f} GB (a step, and "
+                f"{PROCESS / 1e9:g} GB of Python) = {takes / 1e9:.1f} GB on a node that has {has / 1e9:.1f} "
+                "GB; --trials-at-once makes them fewer, --set batch_size smaller"
+            )
+    return list(said.values())
+
+
 class Room:
     """How many trials may run at once, as nodes come and go.
 
@@ -189,7 +222,7 @@ class Room:
 
     def __init__(self, share: Share, say: Callable[[str], object], limit: float | None = None) -> None:
         self.share, self._say = share, say
-        self._limit = float(os.environ.get("SCENETUNE_NODE_WAIT", 1800)) if limit is None else limit
+        self._limit = seconds_of("SCENETUNE_NODE_WAIT", NODE_WAIT) if limit is None else limit
         self._looked, self._room, self._since = -math.inf, 1, math.inf
 
     def __call__(self) -> int:

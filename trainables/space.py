@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -85,14 +86,10 @@ def proposals_of(
     strength: float,
     reseed: bool,
 ) -> Proposals:
-    labels, audio = index.labels, AudioFormat(index.sample_rate, index.channels, index.samples)
+    labels, audio = index.labels, format_of(index)
     suggests = {name: functools.partial(_suggest, name, labels) for name in families}
     completes = {name: functools.partial(complete, name, labels=labels, audio=audio) for name in families}
     one = families[0] if len(families) == 1 else ""
-
-    def predict(values: Mapping[str, Any]) -> dict[str, float]:
-        name, knobs = split(values, one)
-        return priced(describe(name, knobs, labels, audio))
 
     return Proposals(
         suggest=suggests[one] if one else suggest_across(suggests),
@@ -102,12 +99,28 @@ def proposals_of(
         trials=trials,
         epochs=epochs,
         seed=seed,
-        predict=predict,
+        predict=predictor(one, index),
         limits=limits,
         published=published_of(families),
         strength=strength,
         reseed=reseed,
     )
+
+
+def format_of(index: Index) -> AudioFormat:
+    return AudioFormat(index.sample_rate, index.channels, index.samples)
+
+
+def predictor(family_name: str, index: Index) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+    """What a configuration on these clips needs, each asked for once. `family_name` is that of configurations
+    that do not name their own."""
+
+    @functools.lru_cache(maxsize=64)
+    def price(text: str) -> dict[str, float]:
+        name, knobs = split(json.loads(text), family_name)
+        return priced(describe(name, knobs, index.labels, format_of(index)))
+
+    return lambda values: price(json.dumps(dict(values)))
 
 
 def _suggest(name: str, labels: Any, trial: Any) -> dict[str, Any]:

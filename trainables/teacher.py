@@ -35,6 +35,7 @@ from datasets.shards import Index, Tags
 from datasets.tagged import Unfinished, read_tags, tagged_index, write_tagged
 from trainables.taggers import Tagger, load_tagger
 from trainables.tagging import Task, Work, Worker, agreement, in_this_process, tasks, whole_shards
+from trainables.watch import OPENING, hang_limit
 
 IN_HAND = 2  # pieces of work at an actor: one being done, one waiting
 RESTARTS = 3  # of an actor whose process died
@@ -172,7 +173,11 @@ def in_actors(
     pending: dict[Any, tuple[Task, Any]] = {}
 
     def first_done() -> tuple[Task, np.ndarray]:
-        (ready,), _ = ray.wait(list(pending), num_returns=1)
+        limit = hang_limit() * OPENING  # a first piece comes after the model is there
+        done, _ = ray.wait(list(pending), num_returns=1, timeout=limit)
+        if not done:
+            raise TimeoutError(f"no clip was tagged for {limit:g} s (10 x SCENETUNE_HANG_LIMIT)")
+        (ready,) = done
         task, actor = pending.pop(ready)
         found = ray.get(ready)
         if isinstance(found, Exception):

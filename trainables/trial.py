@@ -84,7 +84,7 @@ class Place:
     gpus: float = 0.0
     workers: int = 1
     least_workers: int | None = None
-    hang: float = watch.LIMIT
+    hang: float = field(default_factory=watch.hang_limit)
     sync_batchnorm: bool = True
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -439,6 +439,8 @@ def run_phase(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = (
         "1000"  # a launcher adds nodes for all that wait; `room` limits them
     )
+    # Without it Tune itself starts trials of a node that had a spot notice again, uncounted and without end
+    os.environ["RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE"] = "1"
     outlive_memory_monitor()
     keep_credentials_out_of_logs()
     progress.watch = gauges(Path(place.study).name, ledger.phase)

@@ -3,11 +3,14 @@
 A trial can wait for ever: for a share that has gone, for another rank, in a decoder. The process sets an
 alarm before it starts and puts it off with every batch. The alarm is faulthandler's, a thread of its own in C
 that needs neither the interpreter lock nor a working main thread.
+
+    SCENETUNE_HANG_LIMIT      s without a batch after which a process counts as hung (900)
 """
 
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +25,22 @@ OPENING = 10
 STACKS = "hang.txt"
 
 _limit, _stacks, _put_off = 0.0, -1, 0.0
+
+
+def hang_limit() -> float:
+    return seconds_of("SCENETUNE_HANG_LIMIT", LIMIT)
+
+
+def seconds_of(variable: str, usual: float) -> float:
+    """How long to wait, in s, as an environment variable says. Raises ValueError for no number above 0."""
+    text = os.environ.get(variable) or str(usual)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError(f"{variable}={text}: expected a number of seconds above 0")
+    return value
 
 
 @contextmanager

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from tests.datasets.servers import Files, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,3 +46,46 @@ def test_trials_killed_by_rays_memory_monitor_fail_and_the_search_ends_in_order(
     assert "none, for no trial was completed" in done.stdout
     runs = pd.read_parquet(tmp_path / "rough" / "trials.parquet")
     assert list(runs["state"]) == ["FAIL"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_object_store_that_fails_for_longer_than_reads_are_tried_costs_retries_and_no_trial(
+    shards: Path, cache: Path, tmp_path: Path
+) -> None:
+    study, screen = tmp_path / "far", tmp_path / "screen"
+    environment = os.environ | {
+        "SCENETUNE_CACHE": str(cache), "OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local",
+        "SCENETUNE_RETRY_FIRST": "0.1", "SCENETUNE_RETRY_TOTAL": "3", "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+    asked = ["--study", study, "--trials", "2", "--epochs", "30", "--confirm", "0", "--pruner", "none"]
+    asked += ["--stream", "--set", "width=0.25", "batch_size=16", "--no-dashboard"]
+    with serving(Files, folder=shards) as (url, faults), open(screen, "w") as log:
+        driver = subprocess.Popen(
+            [sys.executable, ROOT / "tune_csem.py", "--data", url, *map(str, asked)], cwd=ROOT,
+            env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+
+        def wait_until(words: str, *places: Path) -> None:
+            end = time.monotonic() + 200
+            while not any(
+                words in place.read_text() for place in places or study.glob("runs/*/epochs.jsonl")
+            ):
+                assert driver.poll() is None and time.monotonic() < end, screen.read_text()
+                time.sleep(0.05)
+
+        try:
+            wait_until('"epoch": 2')
+            faults.always = 503
+            wait_until("starts again", screen)
+            faults.always = None
+            assert driver.wait(350) == 0, screen.read_text()
+        finally:
+            driver.kill()
+            driver.wait()
+    runs = pd.read_parquet(study / "trials.parquet")
+    assert list(runs["state"]) == ["COMPLETE"] * 2 and list(runs["epochs"]) == [30] * 2
+    assert 1 <= runs["retries"].sum() <= 4 and runs["preemptions"].sum() == 0
+    errors = "".join(path.read_text() for path in study.glob("runs/*/error.txt"))
+    assert "the server failed (503); tried" in errors and "SCENETUNE_RETRY_TOTAL=3" in errors

@@ -16,7 +16,7 @@ import torch
 from searchspace.study import Job
 from trainables.failures import ERRORS, DiskFull, Notes, failure_of
 from trainables.trial import Place, noted
-from trainables.watch import STACKS, progress, progressing
+from trainables.watch import STACKS, hang_limit, progress, progressing
 
 JOB = Job(-1, 0, 0, "search", {}, 0, 1, "runs/t0000-r0")
 
@@ -114,3 +114,14 @@ def test_what_the_cluster_says_tells_a_dead_node_from_a_dead_process(tmp_path: P
     elsewhere = "OSError: [Errno 28] No space left on device: '/scratch/cache/clips.bin'"
     assert failure_of(notes, tmp_path, elsewhere).kind == "died"  # a node's own disk: tried again elsewhere
     assert "\n" not in str(DiskFull("no room", tmp_path)) and str(tmp_path) in str(DiskFull("", tmp_path))
+
+
+def test_the_limit_of_a_hang_is_set_by_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SCENETUNE_HANG_LIMIT", raising=False)
+    assert Place("csem", "", "", "x").hang == 900.0
+    monkeypatch.setenv("SCENETUNE_HANG_LIMIT", "30")
+    assert Place("csem", "", "", "x").hang == 30.0
+    for text in ("soon", "0", "-1", "nan", "inf"):
+        monkeypatch.setenv("SCENETUNE_HANG_LIMIT", text)
+        with pytest.raises(ValueError, match=f"SCENETUNE_HANG_LIMIT={text}: expected a number of seconds"):
+            hang_limit()

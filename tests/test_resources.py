@@ -1,0 +1,67 @@
+"""After a search whose trials were stopped early the cluster has everything back: CPUs and shares of GPUs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from datasets.shards import Index
+from searchspace.methods import Asha
+from searchspace.storage import open_storage, sqlite_url
+from searchspace.study import Ledger
+from tests.every_write import GOAL
+from tests.kill_matrix import WalkTrial, open_ledger
+from trainables.cluster import Room, Share
+from trainables.progress import Progress
+from trainables.space import pins_across, proposals_of
+from trainables.trial import Place, run_phase
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+SMALL = {"backbone": "tinycnn", "width": "0.25", "batch_size": "16"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """Three CPUs, and two GPUs that only Ray believes in; Train's clean-up needs the dashboard."""
+    ray.init(
+        num_cpus=3, num_gpus=2, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
+        logging_level="ERROR",
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+def everything_comes_back(seconds: float = 60) -> None:
+    total, end = ray.cluster_resources(), time.monotonic() + seconds
+    assert (total["CPU"], total["GPU"]) == (3.0, 2.0)
+    while any(ray.available_resources().get(kind) != total[kind] for kind in ("CPU", "GPU", "memory")):
+        assert time.monotonic() < end, (ray.available_resources(), total)
+        time.sleep(0.2)
+    assert not [g for g in ray.util.placement_group_table().values() if g["state"] != "REMOVED"]
+
+
+def test_of_one_worker_with_half_a_gpu(tmp_path: Path) -> None:
+    book = open_ledger(tmp_path, together=1)
+    place = Place("walk", "none", str(tmp_path), GOAL, gpus=0.5)
+    with Progress("search", 6, 3) as progress:
+        run_phase(book, place, progress, room=Room(Share(1, 1.0, 0.5), progress.say), trial=WalkTrial)
+    assert "PRUNED" in {row["state"] for row in book.rows()}
+    everything_comes_back()
+
+
+def test_of_two_workers_each(shards: Path, cache: Path, tmp_path: Path) -> None:
+    proposals = proposals_of(
+        ("csem",), Index.load(shards), sampler="random", pins=pins_across(("csem",), SMALL), trials=4,
+        epochs=3, seed=0, limits={}, strength=0.0, reseed=False,
+    )  # fmt: skip
+    storage = open_storage(sqlite_url(tmp_path / "study.db"))
+    book = Ledger(storage, "search", pruner=Asha(grace=1), proposals=proposals)
+    place = Place("csem", str(shards), str(tmp_path), "val/scene_accuracy", str(cache), workers=2)
+    with Progress("search", 4, 3) as progress:
+        run_phase(book, place, progress, room=Room(Share(2, 1.0, 0.0), progress.say))
+    assert "PRUNED" in {row["state"] for row in book.rows()}
+    everything_comes_back()
