@@ -34,6 +34,7 @@ from searchspace.families import split
 from searchspace.study import Job, Ledger, now
 from trainables import retention, watch
 from trainables.allocator import keep_freed_pages
+from trainables.checkpoint import CheckpointError
 from trainables.cluster import Room, keep_credentials_out_of_logs, outlive_memory_monitor
 from trainables.engine import Diverged
 from trainables.failures import (
@@ -106,7 +107,10 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
         sync_batchnorm=place.sync_batchnorm,
     )
     provenance = {**place.provenance, "node": platform.node(), "workers": world}
-    return RunFolder(Path(place.study) / job.folder, run, provenance, writer=rank == 0)
+    folder = RunFolder(Path(place.study) / job.folder, run, provenance, writer=rank == 0)
+    if run.epoch < job.born:  # its checkpoint was damaged: the parent's has to be copied again
+        raise CheckpointError(f"{folder.path}: its checkpoint of epoch {job.born} or later can't be read")
+    return folder
 
 
 def advance(folder: RunFolder, job: Job, *, latency: bool = False) -> dict[str, Any]:
@@ -209,17 +213,23 @@ class Conductor:
         self.broken: Exception | None = None  # what ends the study, not one trial
         unfinished = ledger.unfinished()
         for job in unfinished:  # before a parent goes on and has another checkpoint
-            inherit(Path(place.study), job)
+            with suppress(CheckpointError):  # next_job says so
+                inherit(Path(place.study), job)
         self.again = [job for job in unfinished if not self._caught_up(job)]
         for job in self.again:
             ledger.count(job, "preemptions")
 
     def next_job(self, trial_id: str) -> dict[str, Any] | None:
-        """A trial's config: jobs to be taken up again first. None when nothing is left to start."""
-        job = self.again.pop(0) if self.again else self.ledger.next_job()
+        """A trial's config: jobs to be taken up again first. None when nothing is left to start. A copy whose
+        parent has lost its checkpoint is a FAIL."""
+        while job := (self.again.pop(0) if self.again else self.ledger.next_job()):
+            try:
+                inherit(Path(self.place.study), job)
+                break
+            except CheckpointError as error:
+                self._finish(job, "FAIL", str(error), {}, 0.0)
         if job is None:
             return None
-        inherit(Path(self.place.study), job)
         self.live[trial_id] = job
         self.began[trial_id] = time.monotonic(), Notes.at(self._folder(job))
         (self._folder(job) / STOP).unlink(missing_ok=True)  # of when it was let wait
