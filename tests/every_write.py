@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import faulthandler
 import functools
+import gc
 import importlib
 import io
 import json
@@ -293,6 +294,7 @@ def serve() -> None:
     """Answer the questions of `forked` until they end."""
     open_storage("sqlite://")  # with the line below: what each study would load on its way
     importlib.import_module("pyarrow.parquet")
+    gc.freeze()  # no collection in a fork touches, and so copies, what is shared
     for line in sys.stdin:
         study, at, name = json.loads(line)
         at = tuple(at) if isinstance(at, list) else at
