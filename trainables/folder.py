@@ -79,8 +79,7 @@ class RunFolder:
 
     def test(self) -> dict[str, float]:
         """Score the test split and write test.json; a second call reads it back instead of looking again."""
-        written = self.path / "test.json"
-        if before := _read_json(written):
+        if before := read_test(self.path):
             return before["metrics"]
         metrics, scores = self.run.score("test")
         named = {f"test/{name}": value for name, value in metrics.items()}
@@ -94,7 +93,7 @@ class RunFolder:
                 "event_ap": _numbers(ap, events),
                 "event_auc": _numbers(auc, events),
             }
-            _write_json(written, {"metrics": named, **detail})
+            _write_json(self.path / "test.json", {"metrics": named, **detail})
         return named
 
     @property
@@ -116,6 +115,11 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
 def read_record(folder: Path) -> dict[str, Any]:
     """run.json; empty if the run never came to write it, or it is damaged."""
     return _read_json(Path(folder) / "run.json")
+
+
+def read_test(folder: Path) -> dict[str, Any]:
+    """test.json; empty if the run has not read the test split, or the file is damaged."""
+    return _read_json(Path(folder) / "test.json")
 
 
 def _in_a_row(epochs: list[dict[str, float]]) -> int:
