@@ -275,6 +275,9 @@ class Conductor:
         failure = failure_of(notes, study, said)
         if failure.kind == "disk":
             raise DiskFull(failure.reason, study)
+        self.verdicts.pop(trial_id, None)
+        if self._caught_up(job):  # it may have died between an epoch's line and its report
+            return
         if self._starts_again(job, failure):
             self.again.append(job)
             self.progress.restarted(job, failure.reason)
@@ -309,8 +312,9 @@ class Conductor:
         second = float(metrics.get(self.place.second, math.nan)) if self.place.second else None
         if second is not None and not math.isfinite(second):
             return "DIVERGED", f"{self.place.second} is {second} after epoch {metrics['epoch']}"
+        if int(metrics["epoch"]) > self.ledger.reported(job):
+            del self.preemptions[job.number]
         reason = self.ledger.report(job, int(metrics["epoch"]), value, second)
-        del self.preemptions[job.number]
         self.progress.epoch(job, metrics, value)
         return ("PRUNED", reason) if reason else None
 
@@ -336,8 +340,8 @@ class Conductor:
         return Path(self.place.study) / job.folder
 
     def _caught_up(self, job: Job) -> bool:
-        """Report what the run folder knows and the ledger missed in the crash; True if that already ends the
-        job."""
+        """Report what the run folder knows and the ledger missed when the driver or the trial's process died;
+        True if that already ends the job."""
         for line in read_epochs(self._folder(job)):
             verdict = self._judge(job, line)
             if verdict:

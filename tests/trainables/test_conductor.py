@@ -218,6 +218,41 @@ def test_what_the_ledger_missed_in_a_crash_is_made_up_from_the_run_folders(tmp_p
     assert again.next_job("z")["job"]["trial"] == 3 and again.next_job("none left") is None
 
 
+def test_what_a_dead_process_had_written_down_and_not_reported_is_made_up_before_it_starts_again(
+    tmp_path: Path,
+) -> None:
+    c = conductor(tmp_path, jobs=3)
+    for name, score in (("a", 0.5), ("b", 0.6), ("c", 0.1)):
+        job = Job(**c.next_job(name)["job"])  # type: ignore[index]
+        c.result(name, {"epoch": 1, GOAL: score})
+        known = 2 if name != "c" else 3  # c's process dies in its third epoch, that of the first rung
+        (tmp_path / job.folder).mkdir(parents=True)
+        lines = [json.dumps({"epoch": epoch, GOAL: score}) for epoch in range(1, known + 1)]
+        (tmp_path / job.folder / "epochs.jsonl").write_text("\n".join(lines) + "\n")
+        if name != "c":
+            c.fail(name)
+            assert sorted(c.ledger.study.trials[job.number].intermediate_values) == [1, 2]
+            c.next_job(name)
+            c.result(name, {"epoch": 3, GOAL: score})
+    c.fail("c")
+    assert states(c)[2] == ("PRUNED", 3, "0.1000 < 0.6000, the cut-off at epoch 3 among 3 trials")
+    assert [row["retries"] for row in c.ledger.rows()] == [1, 1, 0] and c.again == []
+
+
+def test_a_process_that_dies_as_it_is_stopped_stays_stopped(tmp_path: Path) -> None:
+    c = conductor(tmp_path, jobs=3)
+    for name, score in (("a", 0.5), ("b", 0.6), ("c", 0.1)):
+        job = Job(**c.next_job(name)["job"])  # type: ignore[index]
+        (tmp_path / job.folder).mkdir(parents=True)
+        with open(tmp_path / job.folder / "epochs.jsonl", "w") as log:
+            for epoch in (1, 2, 3):
+                log.write(json.dumps({"epoch": epoch, GOAL: score}) + "\n")
+                goes_on = c.result(name, {"epoch": epoch, GOAL: score})
+    assert not goes_on
+    c.fail("c")
+    assert states(c)[2][:2] == ("PRUNED", 3) and c.again == []
+
+
 def test_how_many_trials_a_cluster_holds() -> None:
     assert trials_at_once([{"CPU": 8.0}], 1, 1.0, 0.0) == 8
     assert trials_at_once([{"CPU": 16.0, "GPU": 2.0}], 1, 1.0, 0.25) == 8
