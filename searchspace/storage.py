@@ -15,6 +15,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -234,10 +235,27 @@ def _engine_options(url: str) -> dict[str, Any]:
     if database in (None, "", ":memory:"):
         return {}
     path = Path(str(database))
-    sqlite3.connect(path).close()
+    _check_whole(path)
 
     def connect() -> sqlite3.Connection:
         address = f"{path.resolve().as_uri()}?mode=rw"
         return sqlite3.connect(address, uri=True, timeout=BUSY, check_same_thread=False)
 
     return {"creator": connect}
+
+
+def _check_whole(path: Path) -> None:
+    """Make the database if it is not there. Raises ValueError for one with pages that are not SQLite's: a
+    damaged page would otherwise be met in the middle of the study, or be read as fewer trials; so would an
+    empty file."""
+    if (path.parent / "runs").is_dir() and not (path.is_file() and path.stat().st_size):
+        raise ValueError(f"it is not there or empty, and {path.parent / 'runs'} is of a study that had begun")
+    with closing(sqlite3.connect(path, timeout=BUSY)) as database:
+        try:
+            (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError:  # locked: whoever holds it can read it
+            return
+        except sqlite3.DatabaseError as error:
+            said = str(error)
+    if said != "ok":
+        raise ValueError(f"it is damaged ({said.splitlines()[-1]})")

@@ -245,6 +245,10 @@ class Ledger:
         others = [self._objectives.curve(t) for t in self._jobs() if t.number != job.number]
         return self.pruner.stop_reason(own, epoch, job.epochs, others)
 
+    def reported(self, job: Job) -> int:
+        """The last epoch that is written down."""
+        return max(self._trials()[job.number].intermediate_values, default=0)
+
     def count(self, job: Job, what: str) -> None:
         """One more of the job's "retries" or "preemptions"."""
         self._set(self._trials()[job.number], what, self.counted(job, what) + 1)

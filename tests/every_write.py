@@ -2,25 +2,32 @@
 
 The ledger, the conductor, the run folders, the checkpoints and the tables are the real ones; the model is one
 vector that each epoch moves, so that an epoch repeated or left out shows in every number after it. There is
-no Ray: a plain loop does what Tune does. Each study runs in a fork of this process, in which every statement
-and commit of the database, every file opened for writing, flushed, renamed or removed below the study folder
-is counted, and at the chosen one the process dies or finds the disk full.
+no Ray: a plain loop does what Tune does. Each study runs in a fork of a process that has loaded everything
+and has no threads; in it every statement and commit of the database, every file opened for writing, flushed,
+renamed or removed below the study folder is counted, and at the chosen one the process dies or finds the disk
+full.
 """
 
 from __future__ import annotations
 
 import errno
+import faulthandler
+import functools
+import gc
+import importlib
 import io
 import json
 import math
 import os
 import sqlite3
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import sqlalchemy
 import torch
@@ -52,14 +59,14 @@ class Walk:
 
     def __init__(self, values: Mapping[str, Any], seed: int, epochs: int) -> None:
         self.values, self.seed, self.epochs, self.epoch = dict(values), seed, epochs, 0
-        self.at = torch.zeros(4, dtype=torch.float64)
+        self.at = torch.zeros(64, dtype=torch.float64)
         self.source = SimpleNamespace(index=SimpleNamespace(checksum="none"))
 
     def next_epoch(self) -> dict[str, float]:
         if self.values["lr"] > 0.035:
             raise Diverged("non-finite loss: scene_ce=nan")
         draw = torch.Generator().manual_seed(self.seed + self.epoch)
-        self.at = 0.9 * self.at + torch.randn(4, generator=draw, dtype=torch.float64)
+        self.at = 0.9 * self.at + torch.randn(64, generator=draw, dtype=torch.float64)
         self.epoch += 1
         goal = 1 - abs(math.log10(self.values["lr"]) + 2) / 4 - 0.5 / self.epoch
         return {GOAL: goal + 0.01 * float(self.at.mean()), "train/at": float(self.at.sum())}
@@ -67,9 +74,10 @@ class Walk:
     def save(self, folder: Path) -> None:
         checkpoint.save(folder, {"at": self.at}, {"epoch": self.epoch, "seed": self.seed})
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, *, written: int | None = None) -> None:
         tensors, state = checkpoint.load(folder)
         assert state["seed"] == self.seed, "another run's checkpoint"
+        checkpoint.check_written(folder, state["epoch"], written)
         self.at, self.epoch = tensors["at"], state["epoch"]
 
 
@@ -158,23 +166,28 @@ def outcome(study: Path, ledger: Ledger | None = None) -> dict[str, Any]:
     return {"trials": trials, "told": told, "status": record.read(study)["status"]}
 
 
+At = int | tuple[str, int]  # the n-th write of all, or of those to files of a name
+Fault = Callable[[Path | None, Path | None], None]
 DECIDED = ("state", "reason", "origin", "epochs", "score", "seed", "repeat", "parameters")
 
 
 @dataclass
 class Writes:
-    """Counts the writes of this process below `study`; at the `at`-th it calls `then` with the file (None for
-    the database) before the write is done, or with `after` once it is half done."""
+    """Counts the writes of this process below `study`; before the one that is `at` it calls `then` with the
+    file (None for the database) and, of a rename, where to."""
 
     study: str
-    at: int
-    then: Callable[[Path | None], None]
+    at: At
+    then: Fault
     seen: int = 0
+    of: Counter[str] = field(default_factory=Counter)
 
-    def one(self, path: Path | None = None) -> None:
+    def one(self, path: Path | None = None, to: Path | None = None) -> None:
+        name = path.name if path else ""
         self.seen += 1
-        if self.seen == self.at:
-            self.then(path)
+        self.of[name] += 1
+        if self.at in (self.seen, (name, self.of[name])):
+            self.then(path, to)
 
     def install(self) -> None:
         sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", self._statement)
@@ -200,57 +213,124 @@ class Writes:
             return
         if event == "open" and not (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")):
             return
-        self.one(Path(path))
+        self.one(Path(path), Path(arguments[1]) if event == "os.rename" else None)
 
 
-def die(path: Path | None) -> None:
+def die(path: Path | None, to: Path | None) -> None:
     os._exit(KILLED)
 
 
-def tear(path: Path | None) -> None:
+def tear(path: Path | None, to: Path | None) -> None:
     """Half of what was written is on the disk, and the other half never will be."""
-    if path is not None and path.is_file():
-        os.truncate(path, path.stat().st_size // 2)
+    for file in _files(path):
+        os.truncate(file, file.stat().st_size // 2)
     os._exit(KILLED)
 
 
-def zero(path: Path | None) -> None:
+def zero(path: Path | None, to: Path | None) -> None:
     """The file has its length on the disk, and not yet its contents: what a power cut leaves."""
-    if path is not None and path.is_file():
-        size = path.stat().st_size
-        with open(path, "r+b") as file:
-            file.seek(size // 2)
-            file.write(bytes(size - size // 2))
+    for file in _files(path):
+        size = file.stat().st_size
+        with open(file, "r+b") as handle:
+            handle.seek(size // 2)
+            handle.write(bytes(size - size // 2))
     os._exit(KILLED)
 
 
-def no_space(path: Path | None) -> None:
+def outrun(path: Path | None, to: Path | None) -> None:
+    """The rename is on the disk, and none of what was renamed: from a disk that does not keep the order."""
+    if path and to and to.name != "study.json":  # without it there is no study to go on with
+        os.rename(path, to)
+        for file in _files(to):
+            file.write_bytes(bytes(file.stat().st_size))
+    os._exit(KILLED)
+
+
+def _files(path: Path | None) -> list[Path]:
+    """What a fault at `path` hits: a file, or the tensors of a checkpoint."""
+    if path is None or path.is_file():
+        return [path] if path else []
+    return [
+        file
+        for file in (path / checkpoint.TENSORS, path / "checkpoint" / checkpoint.TENSORS)
+        if file.exists()
+    ]
+
+
+def no_space(path: Path | None, to: Path | None) -> None:
     if path is None:
         full = sqlite3.OperationalError("database or disk is full")
         raise sqlalchemy.exc.OperationalError("", {}, full)
     raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
-def forked(study: Path, at: int, then: Callable[[Path | None], None] = die) -> tuple[int, int, str]:
-    """(exit code, writes seen, what it said) of `drive` in a fork."""
+FAULTS = (die, tear, zero, outrun, no_space)
+
+
+def forked(study: Path, at: At = 0, then: Fault = die) -> tuple[int, int, str]:
+    """(exit code, writes seen, what it said) of `drive`, with `then` done at write `at` (0: at none)."""
+    asked = _server()
+    assert asked.stdin and asked.stdout
+    print(json.dumps([str(study), at, then.__name__]), file=asked.stdin, flush=True)
+    code, seen, said = json.loads(asked.stdout.readline())
+    return code, seen, said
+
+
+@functools.cache
+def _server() -> subprocess.Popen[str]:
+    """A process that has loaded everything and has no thread but its first, from which each study is forked:
+    a fork of a process with threads holds whatever locks they held."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from tests.every_write import serve; serve()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parents[1],
+        env=os.environ | {"JE_ARROW_MALLOC_CONF": "background_thread:false", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def serve() -> None:
+    """Answer the questions of `forked` until they end."""
+    open_storage("sqlite://")  # with the line below: what each study would load on its way
+    importlib.import_module("pyarrow.parquet")
+    gc.freeze()  # no collection in a fork touches, and so copies, what is shared
+    for line in sys.stdin:
+        study, at, name = json.loads(line)
+        at = tuple(at) if isinstance(at, list) else at
+        threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+        assert len(threads) == 1, f"the process that is forked has threads: {threads}"
+        print(json.dumps(_fork(Path(study), at, globals()[name])), flush=True)
+
+
+def _fork(study: Path, at: At, then: Fault) -> tuple[int, int, str]:
+    study.mkdir(exist_ok=True)
     read, write = os.pipe()
+    errors = study.with_name(study.name + ".stderr")
     child = os.fork()
     if child == 0:
         os.close(read)
-        writes, code, said = Writes(str(study), at, then), ENDED, ""
-        writes.install()
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            drive(study)
-        except (OSError, ValueError) as error:
-            code, said = 2, str(error)
-        except BaseException as error:
-            code, said = 1, f"{type(error).__name__}: {error}"
-        os.write(write, json.dumps([writes.seen, said]).encode())
-        os._exit(code)
+        _child(study, Writes(str(study), at, then), write, errors)
     os.close(write)
     with os.fdopen(read) as file:
         told = file.read()
     _, status = os.waitpid(child, 0)
-    seen, said = json.loads(told) if told else (at, "")
-    return os.waitstatus_to_exitcode(status), seen, said
+    code = os.waitstatus_to_exitcode(status)
+    seen, said = json.loads(told) if told else (0, errors.read_text()[-2000:])
+    return code, seen, said
+
+
+def _child(study: Path, writes: Writes, tell: int, errors: Path) -> NoReturn:
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    os.dup2(2, 1)  # it is the server's answers that go there
+    faulthandler.enable()
+    code, said = ENDED, ""
+    writes.install()
+    try:
+        drive(study)
+    except (OSError, ValueError) as error:
+        code, said = 2, str(error)
+    except BaseException as error:
+        code, said = 1, f"{type(error).__name__}: {error}"
+    os.write(tell, json.dumps([writes.seen, said]).encode())
+    os._exit(code)

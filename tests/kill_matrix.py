@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -61,7 +62,7 @@ class Request:
     rounds: int = 1
     """Rounds for each victim."""
     writes: bool = False
-    """Then kill, tear, zero and fill the disk at every write of a sequential study."""
+    """Then kill, tear, zero, reorder and fill the disk at every write of a sequential study."""
     every: int = 1
     """Of the writes only every n-th."""
     seed: int = 0
@@ -345,14 +346,14 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def at_every_write(folder: Path, every: int) -> list[str]:
-    """The table of the sequential study, killed, torn, zeroed and out of space at each `every`-th write."""
+    """The table of the sequential study, each fault done at each `every`-th write."""
     whole = folder / "whole"
     whole.mkdir()
     code, writes, said = every_write.forked(whole, at=0)
     assert code == every_write.ENDED, said
     expected = every_write.outcome(whole)
     lines = [f"{writes} writes", "| at a write | points | same study |", "|---|---|---|"]
-    for then in (every_write.die, every_write.tear, every_write.zero, every_write.no_space):
+    for then in every_write.FAULTS:
         same, points = 0, range(1, writes + 1, every)
         for at in points:
             study = folder / f"{then.__name__}-{at}"
@@ -361,7 +362,9 @@ def at_every_write(folder: Path, every: int) -> list[str]:
             code, _, said = every_write.forked(study, at=0)
             ok = code == every_write.ENDED and every_write.outcome(study) == expected
             same += ok
-            if not ok:
+            if ok:
+                shutil.rmtree(study)
+            else:
                 print(f"{then.__name__} at write {at}: {study} differs {said}", flush=True)
         lines.append(f"| {then.__name__} | {len(points)} | {same} |")
     return lines

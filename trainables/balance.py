@@ -10,7 +10,6 @@ validation by default, mean over the last epochs.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Annotated, Literal
 import tyro
 
 from datasets.command import MISTAKES, exit_code
-from trainables.folder import read_epochs
+from trainables.folder import read_epochs, read_record
 
 TERMS = {"scenes": "scene_ce", "events": "event_bce"}
 ALONE = {"scenes": 0.0, "events": 1.0}  # the α of a run on one task
@@ -58,7 +57,8 @@ def converged(run: Path, task: str, *, last: int, split: str) -> Converged:
     """
     if not (run / "run.json").is_file():
         raise FileNotFoundError(f"{run}: no run there; expected a folder that trainables.train made as --out")
-    record = json.loads((run / "run.json").read_text())
+    if not (record := read_record(run)):
+        raise ValueError(f"{run / 'run.json'} is damaged: it is written anew when the run is taken up again")
     epochs, column = read_epochs(run), f"{split}/term/{TERMS[task]}"
     if not epochs:
         raise ValueError(f"{run}: no epoch is finished yet")

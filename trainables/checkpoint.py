@@ -1,11 +1,13 @@
 """A run on disk: safetensors for numbers, JSON for the rest, never a pickle.
 
 A checkpoint folder is written beside its place and renamed into it, so that a kill at any moment leaves
-either the old one or the new one whole. `load` reads only what `save` wrote.
+either the old one or the new one whole. `load` reads only what `save` wrote: the state holds the tensors'
+SHA-256, for a file that has its length but not its contents is what some disks leave after a power cut.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
+SHA256 = "tensors_sha256"  # in the state; earlier versions wrote none
 
 
 class CheckpointError(ValueError):
@@ -34,8 +37,8 @@ def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) 
     disk."""
     folder = Path(folder)
     _, fresh, stale = _places(folder)
-    if not folder.exists() and (only := _whole(folder)):  # left by a kill between the two renames below
-        os.replace(only, folder)
+    if not folder.exists() and (there := _whole(folder)):  # left by a kill between the two renames below
+        os.replace(there[0], folder)
     for leftover in (fresh, stale):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -46,7 +49,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) 
         raise OSError(f"{folder}: cannot write the checkpoint: {error}") from error
     _flush(fresh / TENSORS)
     partial = fresh / f"{STATE}.partial"
-    partial.write_text(json.dumps(state, indent=1))
+    partial.write_text(json.dumps({**state, SHA256: _sha256(fresh / TENSORS)}, indent=1))
     _flush(partial)
     os.replace(partial, fresh / STATE)  # last: a folder that has it is whole
     if folder.exists():
@@ -58,21 +61,39 @@ def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors on the CPU, state). A kill between the two renames of `save` leaves `folder.new` whole: it is
-    taken.
+    taken, or `folder.old` if that one is damaged.
 
-    Raises CheckpointError if there is none or it is damaged.
+    Raises CheckpointError if there is none, Damaged if none can be read.
     """
-    found = _whole(Path(folder))
-    if found is None:
-        raise CheckpointError(f"{folder}: no checkpoint there (expected {TENSORS} and {STATE})")
-    try:
-        return load_file(found / TENSORS), json.loads((found / STATE).read_text())
-    except (SafetensorError, ValueError) as error:  # ValueError: not JSON, not even text
-        raise Damaged(f"{found}: damaged checkpoint: {error}") from error
+    damage: Damaged | None = None
+    for found in _whole(Path(folder)):
+        try:
+            return _read(found)
+        except Damaged as error:
+            damage = damage or error
+    raise damage or CheckpointError(f"{folder}: no checkpoint there (expected {TENSORS} and {STATE})")
 
 
 def exists(folder: Path) -> bool:
-    return _whole(Path(folder)) is not None
+    return bool(_whole(Path(folder)))
+
+
+def _read(found: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        state = json.loads((found / STATE).read_text())
+        wanted = state.pop(SHA256, None)
+        if wanted and wanted != (there := _sha256(found / TENSORS)):
+            raise ValueError(f"SHA-256 of {TENSORS} is {there[:16]}…, {STATE} says {wanted[:16]}…")
+        return load_file(found / TENSORS), state
+    except (SafetensorError, ValueError, AttributeError) as error:  # not JSON, not even text, no object
+        raise Damaged(f"{found}: damaged checkpoint: {error}") from error
+
+
+def check_written(folder: Path, epoch: int, written: int | None) -> None:
+    """Raises Damaged if the run's own record has fewer epochs than its checkpoint: numbers that were on the
+    disk are lost, and only training again brings them back."""
+    if written is not None and epoch > written:
+        raise Damaged(f"{folder} is of epoch {epoch}, and epochs.jsonl has only {written} undamaged")
 
 
 def remove(folder: Path) -> None:
@@ -81,11 +102,9 @@ def remove(folder: Path) -> None:
         shutil.rmtree(each, ignore_errors=True)
 
 
-def _whole(folder: Path) -> Path | None:
-    for candidate in _places(folder):
-        if (candidate / STATE).is_file() and (candidate / TENSORS).is_file():
-            return candidate
-    return None
+def _whole(folder: Path) -> list[Path]:
+    """The places that have both files, the one to be read first."""
+    return [p for p in _places(folder) if (p / STATE).is_file() and (p / TENSORS).is_file()]
 
 
 def _places(folder: Path) -> tuple[Path, Path, Path]:
@@ -111,6 +130,11 @@ def restore_optimiser(
         index, slot = name.split("/", 1)
         slots.setdefault(int(index), {})[slot] = value
     optimiser.load_state_dict({"state": slots, "param_groups": plain["groups"]})
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

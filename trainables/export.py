@@ -37,7 +37,7 @@ from trainables import checkpoint
 from trainables.analyse import WINNER_BATCH, WINNER_SECONDS, within
 from trainables.calibration import calibrate
 from trainables.evaluate import BATCH, device, measure
-from trainables.folder import read_epochs
+from trainables.folder import read_epochs, read_record, read_test
 from trainables.intervals import METHOD, Interval, macro_recall, wilson
 from trainables.model_folder import build_model, load_model, write_description, write_model
 from trainables.program import write_program
@@ -100,8 +100,7 @@ def export_run(
 
 def _tested(run: Path) -> dict[str, float]:
     """The metrics of the test split, where the run has read it."""
-    path = run / "test.json"
-    return json.loads(path.read_text())["metrics"] if path.is_file() else {}
+    return read_test(run).get("metrics", {})
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,8 +161,7 @@ def _write(run: Path, out: Path, about: Mapping[str, Any], index: Index) -> Path
 
 
 def _provenance(run: Path) -> dict[str, Any]:
-    path = run / "run.json"
-    told = json.loads(path.read_text()) if path.is_file() else {}
+    told = read_record(run)
     git = told.get("git") or {}
     return {
         "commit": git.get("commit"),
@@ -186,8 +184,7 @@ def _conversion(index: Index) -> dict[str, Any] | None:
 
 def _test_intervals(run: Path) -> dict[str, Interval]:
     """Of the test metrics that the counts in test.json give; the split is not read again for the rest."""
-    path = run / "test.json"
-    confusion = np.array(json.loads(path.read_text()).get("confusion", []) if path.is_file() else [])
+    confusion = np.array(read_test(run).get("confusion", []))
     if confusion.ndim != 2 or not confusion.sum():
         return {}
     return {

@@ -32,7 +32,8 @@ class RunFolder:
         self.path, self.run, self.writer = Path(path), run, writer
         if checkpoint.exists(self._checkpoint):
             try:
-                run.load(self._checkpoint)  # first: another run's folder is left as it is
+                # first: another run's folder is left as it is
+                run.load(self._checkpoint, written=_in_a_row(read_epochs(self.path)))
             except checkpoint.Damaged:  # a disk's fault; the same epochs give the same numbers again
                 if writer:
                     checkpoint.remove(self._checkpoint)
@@ -78,9 +79,8 @@ class RunFolder:
 
     def test(self) -> dict[str, float]:
         """Score the test split and write test.json; a second call reads it back instead of looking again."""
-        written = self.path / "test.json"
-        if written.is_file():
-            return json.loads(written.read_text())["metrics"]
+        if before := read_test(self.path):
+            return before["metrics"]
         metrics, scores = self.run.score("test")
         named = {f"test/{name}": value for name, value in metrics.items()}
         names = self.run.source.index.labels.events
@@ -93,7 +93,7 @@ class RunFolder:
                 "event_ap": _numbers(ap, events),
                 "event_auc": _numbers(auc, events),
             }
-            _write_json(written, {"metrics": named, **detail})
+            _write_json(self.path / "test.json", {"metrics": named, **detail})
         return named
 
     @property
@@ -113,9 +113,26 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """run.json; empty if the run never came to write it."""
-    path = Path(folder) / "run.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """run.json; empty if the run never came to write it, or it is damaged."""
+    return _read_json(Path(folder) / "run.json")
+
+
+def read_test(folder: Path) -> dict[str, Any]:
+    """test.json; empty if the run has not read the test split, or the file is damaged."""
+    return _read_json(Path(folder) / "test.json")
+
+
+def _in_a_row(epochs: list[dict[str, float]]) -> int:
+    """How many epochs from the first on have their line."""
+    return next((n for n, line in enumerate(epochs) if line["epoch"] != n + 1), len(epochs))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Empty where there is nothing, or a power cut left something else than was written."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # not JSON, not even text
+        return {}
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

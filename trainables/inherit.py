@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from searchspace.families import split
+from searchspace.record import write_whole
 from searchspace.study import Job
 from trainables import checkpoint
 from trainables.folder import read_epochs
@@ -13,7 +14,7 @@ from trainables.folder import read_epochs
 
 def inherit(study: Path, job: Job) -> None:
     """Make the job's run folder from its parent's as that was after `job.born` epochs: weights, optimiser and
-    the numbers of those epochs. Does nothing in a folder that has a checkpoint.
+    the numbers of those epochs. Does nothing in a folder that has a checkpoint, damaged or not.
 
     The learning rate follows the job's own knobs from then on, and so does weight decay. Raises
     CheckpointError if the parent's checkpoint is of another epoch.
@@ -32,5 +33,5 @@ def inherit(study: Path, job: Job) -> None:
         group["weight_decay"] = knobs["weight_decay"]
     child.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(line) + "\n" for line in read_epochs(parent) if line["epoch"] <= job.born]
-    (child / "epochs.jsonl").write_text("".join(lines))
+    write_whole(child / "epochs.jsonl", "".join(lines))
     checkpoint.save(child / "checkpoint", tensors, state)  # last: a folder that has it is whole

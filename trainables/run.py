@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from torch import nn
 
 from datasets.batch import Batch
 from datasets.source import Source
+from searchspace.record import put_in_place
 from trainables import checkpoint
 from trainables.contract import AudioFormat, FitsLabels
 from trainables.engine import autocast_dtype, evaluate, make_optimiser, train_epoch, warmup_cosine
@@ -192,9 +192,9 @@ class Run:
             tensors |= {f"optimiser/{k}": v for k, v in optimiser.items()}
         checkpoint.save(folder, tensors, state)
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, *, written: int | None = None) -> None:
         """Go on from `folder`. Raises CheckpointError if it belongs to another run (values, seed, length or
-        data)."""
+        data), Damaged if it is of a later epoch than the last whose numbers are `written` down."""
         tensors, state = checkpoint.load(folder)
         for name, ours in self._identity().items():
             theirs = state.get(name)
@@ -206,6 +206,7 @@ class Run:
                 raise checkpoint.CheckpointError(
                     f"{folder}: {name} of the checkpoint is {theirs!r}, this run's is {ours!r}{why}"
                 )
+        checkpoint.check_written(folder, state["epoch"], written)
         self.model.load_state_dict(_under("model/", tensors))
         if "optimiser" in state:
             checkpoint.restore_optimiser(self.optimiser, _under("optimiser/", tensors), state["optimiser"])
@@ -238,13 +239,13 @@ class Run:
         frontend: Any = self.model.frontend
         name = hashlib.sha256(f"{self.source.index.checksum} {frontend}".encode()).hexdigest()[:16]
         kept = folder / f"statistics-{name}.json" if folder else None
-        if kept and kept.is_file():
-            mean, std = json.loads(kept.read_text())
-        else:
+        found = _read_statistics(kept) if kept else None
+        if found is None:
             batches = self.source.eval_batches("train", EVAL_BATCH, device=str(self.device))
-            mean, std = (s.tolist() for s in statistics(frontend, progressing(batches)))
+            found = [s.tolist() for s in statistics(frontend, progressing(batches))]
             if kept:
-                _write_once(kept, json.dumps([mean, std]))
+                _write_once(kept, json.dumps(found))
+        mean, std = found
         normalise = frontend.normalise
         normalise.set_statistics(
             torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device)
@@ -280,10 +281,18 @@ def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
+def _read_statistics(path: Path) -> list[list[float]] | None:
+    """None where there are none, or a power cut has left a file without its contents."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def _write_once(path: Path, text: str) -> None:
     """Several trials may write the same statistics at once: each writes its own file and renames it into
     place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as handle:
         handle.write(text)
-    os.replace(handle.name, path)
+    put_in_place(Path(handle.name), path)

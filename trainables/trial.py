@@ -34,6 +34,7 @@ from searchspace.families import split
 from searchspace.study import Job, Ledger, now
 from trainables import retention, watch
 from trainables.allocator import keep_freed_pages
+from trainables.checkpoint import CheckpointError
 from trainables.cluster import (
     Room,
     anchor_elastic_training,
@@ -113,7 +114,10 @@ def open_run(job: Job, place: Place, *, rank: int = 0, world: int = 1, device: s
         sync_batchnorm=place.sync_batchnorm,
     )
     provenance = {**place.provenance, "node": platform.node(), "workers": world}
-    return RunFolder(Path(place.study) / job.folder, run, provenance, writer=rank == 0)
+    folder = RunFolder(Path(place.study) / job.folder, run, provenance, writer=rank == 0)
+    if run.epoch < job.born:  # its checkpoint was damaged: the parent's has to be copied again
+        raise CheckpointError(f"{folder.path}: its checkpoint of epoch {job.born} or later can't be read")
+    return folder
 
 
 def advance(folder: RunFolder, job: Job, *, latency: bool = False) -> dict[str, Any]:
@@ -216,17 +220,23 @@ class Conductor:
         self.broken: Exception | None = None  # what ends the study, not one trial
         unfinished = ledger.unfinished()
         for job in unfinished:  # before a parent goes on and has another checkpoint
-            inherit(Path(place.study), job)
+            with suppress(CheckpointError):  # next_job says so
+                inherit(Path(place.study), job)
         self.again = [job for job in unfinished if not self._caught_up(job)]
         for job in self.again:
             ledger.count(job, "preemptions")
 
     def next_job(self, trial_id: str) -> dict[str, Any] | None:
-        """A trial's config: jobs to be taken up again first. None when nothing is left to start."""
-        job = self.again.pop(0) if self.again else self.ledger.next_job()
+        """A trial's config: jobs to be taken up again first. None when nothing is left to start. A copy whose
+        parent has lost its checkpoint is a FAIL."""
+        while job := (self.again.pop(0) if self.again else self.ledger.next_job()):
+            try:
+                inherit(Path(self.place.study), job)
+                break
+            except CheckpointError as error:
+                self._finish(job, "FAIL", str(error), {}, 0.0)
         if job is None:
             return None
-        inherit(Path(self.place.study), job)
         self.live[trial_id] = job
         self.began[trial_id] = time.monotonic(), Notes.at(self._folder(job))
         (self._folder(job) / STOP).unlink(missing_ok=True)  # of when it was let wait
@@ -272,6 +282,9 @@ class Conductor:
         failure = failure_of(notes, study, said)
         if failure.kind == "disk":
             raise DiskFull(failure.reason, study)
+        self.verdicts.pop(trial_id, None)
+        if self._caught_up(job):  # it may have died between an epoch's line and its report
+            return
         if self._starts_again(job, failure):
             self.again.append(job)
             self.progress.restarted(job, failure.reason)
@@ -306,8 +319,9 @@ class Conductor:
         second = float(metrics.get(self.place.second, math.nan)) if self.place.second else None
         if second is not None and not math.isfinite(second):
             return "DIVERGED", f"{self.place.second} is {second} after epoch {metrics['epoch']}"
+        if int(metrics["epoch"]) > self.ledger.reported(job):
+            del self.preemptions[job.number]
         reason = self.ledger.report(job, int(metrics["epoch"]), value, second)
-        del self.preemptions[job.number]
         self.progress.epoch(job, metrics, value)
         return ("PRUNED", reason) if reason else None
 
@@ -333,8 +347,8 @@ class Conductor:
         return Path(self.place.study) / job.folder
 
     def _caught_up(self, job: Job) -> bool:
-        """Report what the run folder knows and the ledger missed in the crash; True if that already ends the
-        job."""
+        """Report what the run folder knows and the ledger missed when the driver or the trial's process died;
+        True if that already ends the job."""
         for line in read_epochs(self._folder(job)):
             verdict = self._judge(job, line)
             if verdict:

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy
 
 from searchspace.methods import PRUNERS
-from searchspace.storage import StoreUnavailable, open_storage, sqlite_url
+from searchspace.storage import StoreUnavailable, _check_whole, open_storage, sqlite_url
 from searchspace.study import Job, Ledger
 
 
@@ -94,6 +94,39 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"this process may not mount a small disk: {mounted.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("damage", ["torn", "zeroed", "empty"])
+def test_a_damaged_database_is_refused_with_one_line(tmp_path: Path, damage: str) -> None:
+    ledger(tmp_path)
+    (tmp_path / "runs").mkdir()
+    path = tmp_path / "study.db"
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    path.write_bytes({"torn": whole[:half], "zeroed": whole[:half] + bytes(half), "empty": b""}[damage])
+    said = "it is not there or empty, and" if damage == "empty" else r"it is damaged \("
+    with pytest.raises(ValueError, match=f"^cannot open the study database .*study.db: {said}"):
+        ledger(tmp_path)
+    path.write_bytes(whole)
+    assert ledger(tmp_path).next_job()
+
+
+def test_every_page_of_a_database_that_was_zeroed_is_noticed_or_was_empty(tmp_path: Path) -> None:
+    ledger(tmp_path)
+    path, unnoticed = tmp_path / "study.db", []
+    whole = path.read_bytes()
+    with sqlite3.connect(path) as database:
+        expected = list(database.iterdump())
+    for page in range(len(whole) // 4096):
+        path.write_bytes(whole[: page * 4096] + bytes(4096) + whole[(page + 1) * 4096 :])
+        try:
+            _check_whole(path)
+        except ValueError:
+            continue
+        unnoticed.append(page)
+        with sqlite3.connect(path) as database:
+            assert list(database.iterdump()) == expected
+    assert len(unnoticed) < len(whole) // 4096 / 2
 
 
 def test_a_full_disk_is_one_line_at_once_and_nothing_written_down_is_lost(small_disk: Path) -> None:

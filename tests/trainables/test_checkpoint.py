@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from trainables import checkpoint
 from trainables.checkpoint import CheckpointError
@@ -46,6 +47,30 @@ def test_damage_and_absence_are_named(tmp_path: Path) -> None:
     (tmp_path / "c" / "tensors.safetensors").write_bytes(whole[:50])
     with pytest.raises(CheckpointError, match="damaged checkpoint"):
         checkpoint.load(tmp_path / "c")
+
+
+def test_tensors_without_their_contents_are_no_checkpoint(tmp_path: Path) -> None:
+    """The header and the length are right: safetensors alone would give back zeros."""
+    checkpoint.save(tmp_path / "c", {"a": torch.ones(1000)}, {"epoch": 1})
+    shutil.copytree(tmp_path / "c", tmp_path / "c.old")
+    file = tmp_path / "c" / "tensors.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4000] + bytes(4000))
+    assert not load_file(file)["a"].any()
+    assert checkpoint.load(tmp_path / "c")[0]["a"].all()  # of what is left of the one before
+    shutil.rmtree(tmp_path / "c.old")
+    with pytest.raises(checkpoint.Damaged, match="SHA-256 of tensors.safetensors is .*…, state.json says"):
+        checkpoint.load(tmp_path / "c")
+    state = tmp_path / "c" / "state.json"
+    state.write_bytes(bytes(state.stat().st_size))
+    with pytest.raises(checkpoint.Damaged, match="damaged checkpoint"):
+        checkpoint.load(tmp_path / "c")
+
+
+def test_a_checkpoint_of_before_there_were_checksums_is_read(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c", {"a": torch.ones(1)}, {"epoch": 1})
+    (tmp_path / "c" / "state.json").write_text('{"epoch": 1}')
+    assert checkpoint.load(tmp_path / "c")[1] == {"epoch": 1}
 
 
 def test_a_write_that_fails_is_an_oserror_and_leaves_the_old_one(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from trainables.cluster import trials_at_once
 from trainables.failures import PREEMPTIONS, RETRIES, DiskFull
 from trainables.progress import Progress
 from trainables.trial import STOP, Conductor, Place, noted
+from trainables.watch import STACKS
 
 GOAL = "val/scene_accuracy"
 
@@ -138,6 +139,55 @@ def test_a_full_disk_ends_the_study_and_no_trial(tmp_path: Path) -> None:
     assert conductor(tmp_path).next_job("b")["job"] == job
 
 
+def test_a_bad_configuration_of_every_kind_ends_itself_and_not_the_study(tmp_path: Path) -> None:
+    """Not a number, infinite, not measured, an exception, no memory, a hang, a process that dies: each in its
+    own trial, and then a good one."""
+    c, hang = conductor(tmp_path, jobs=8), "Timeout (0:15:00)!\nThread 0x1 (most recent call first):\n"
+    measured = [{GOAL: math.nan}, {GOAL: math.inf}, {"val/loss": 0.1}]
+    while config := c.next_job("a"):
+        job = Job(**config["job"])
+        if job.trial < 3:
+            c.complete("a", {"epoch": 1} | measured[job.trial])
+        elif job.trial < 5:
+            error = (ValueError("no such layer"), MemoryError())[job.trial - 3]
+            with pytest.raises(type(error)), noted(job, c.place):
+                raise error
+            c.fail("a")
+        elif job.trial < 7:
+            if job.trial == 5:
+                (tmp_path / job.folder).mkdir(parents=True, exist_ok=True)
+                with open(tmp_path / job.folder / STACKS, "a") as file:
+                    file.write(hang)
+            c.fail("a")
+        else:
+            assert run(c, "a", 0.5, range(1, 10))
+    told = {row["trial"]: (row["state"], row["reason"], row["retries"]) for row in c.ledger.rows()}
+    assert [told[n] for n in range(8)] == [
+        ("DIVERGED", "val/scene_accuracy is nan after epoch 1", 0),
+        ("DIVERGED", "val/scene_accuracy is inf after epoch 1", 0),
+        ("DIVERGED", "val/scene_accuracy is not measured of such a model", 0),
+        ("FAIL", "ValueError: no such layer", RETRIES),
+        ("FAIL", "out of memory: MemoryError", 1),
+        ("FAIL", "no progress for 0:15:00; where it hung is in hang.txt", RETRIES),
+        ("FAIL", "its process died", RETRIES),
+        ("COMPLETE", "", 0),
+    ]
+    assert [job.trial for job in c.ledger.best(9)] == [7]
+
+
+def test_a_copy_whose_parent_has_no_checkpoint_left_is_a_fail_and_the_next_job_begins(tmp_path: Path) -> None:
+    ledger = Ledger(open_storage(sqlite_url(tmp_path / "study.db")), "search", pruner=Asha())
+    copy = Job(-1, 0, 0, "search", {}, 0, 9, "runs/t0000-r0", parent="runs/t0009-r0", born=3)
+    ledger.plan([copy, Job(-1, 1, 0, "search", {}, 1, 9, "runs/t0001-r0")])
+    c = Conductor(
+        ledger, Place("csem", "shards", str(tmp_path), GOAL), Progress("search", 2, 9), lambda: None
+    )
+    config = c.next_job("a")
+    assert config and config["job"]["trial"] == 1
+    ((state, _, reason), _) = states(c)
+    assert state == "FAIL" and "no checkpoint there" in reason
+
+
 def test_a_worker_group_is_asked_to_stop_not_killed(tmp_path: Path) -> None:
     c = conductor(tmp_path, workers=2)
     for name, score in (("a", 0.5), ("b", 0.6), ("c", 0.1)):
@@ -166,6 +216,41 @@ def test_what_the_ledger_missed_in_a_crash_is_made_up_from_the_run_folders(tmp_p
     assert states(again)[2][:2] == ("PRUNED", 3)
     assert again.next_job("x")["job"]["trial"] == 0 and again.next_job("y")["job"]["trial"] == 1
     assert again.next_job("z")["job"]["trial"] == 3 and again.next_job("none left") is None
+
+
+def test_what_a_dead_process_had_written_down_and_not_reported_is_made_up_before_it_starts_again(
+    tmp_path: Path,
+) -> None:
+    c = conductor(tmp_path, jobs=3)
+    for name, score in (("a", 0.5), ("b", 0.6), ("c", 0.1)):
+        job = Job(**c.next_job(name)["job"])  # type: ignore[index]
+        c.result(name, {"epoch": 1, GOAL: score})
+        known = 2 if name != "c" else 3  # c's process dies in its third epoch, that of the first rung
+        (tmp_path / job.folder).mkdir(parents=True)
+        lines = [json.dumps({"epoch": epoch, GOAL: score}) for epoch in range(1, known + 1)]
+        (tmp_path / job.folder / "epochs.jsonl").write_text("\n".join(lines) + "\n")
+        if name != "c":
+            c.fail(name)
+            assert sorted(c.ledger.study.trials[job.number].intermediate_values) == [1, 2]
+            c.next_job(name)
+            c.result(name, {"epoch": 3, GOAL: score})
+    c.fail("c")
+    assert states(c)[2] == ("PRUNED", 3, "0.1000 < 0.6000, the cut-off at epoch 3 among 3 trials")
+    assert [row["retries"] for row in c.ledger.rows()] == [1, 1, 0] and c.again == []
+
+
+def test_a_process_that_dies_as_it_is_stopped_stays_stopped(tmp_path: Path) -> None:
+    c = conductor(tmp_path, jobs=3)
+    for name, score in (("a", 0.5), ("b", 0.6), ("c", 0.1)):
+        job = Job(**c.next_job(name)["job"])  # type: ignore[index]
+        (tmp_path / job.folder).mkdir(parents=True)
+        with open(tmp_path / job.folder / "epochs.jsonl", "w") as log:
+            for epoch in (1, 2, 3):
+                log.write(json.dumps({"epoch": epoch, GOAL: score}) + "\n")
+                goes_on = c.result(name, {"epoch": epoch, GOAL: score})
+    assert not goes_on
+    c.fail("c")
+    assert states(c)[2][:2] == ("PRUNED", 3) and c.again == []
 
 
 def test_how_many_trials_a_cluster_holds() -> None:

@@ -16,6 +16,7 @@ from trainables.folder import RunFolder, read_epochs
 from trainables.inherit import inherit
 from trainables.recipe import configure
 from trainables.run import Run
+from trainables.trial import Place, open_run
 
 KNOBS = {"backbone": "tinycnn", "width": 0.25, "batch_size": 16, "optimiser": "adamw", "weight_decay": 0.01}
 
@@ -57,3 +58,20 @@ def test_a_parent_that_has_gone_on_is_refused(source: Source, tmp_path: Path) ->
     job = Job(4, 4, 0, "search", parent.run.values, 2, 3, "runs/t0004-r0", parent="runs/t0000-r0", born=1)
     with pytest.raises(checkpoint.CheckpointError, match="is of epoch 2, .* was to begin at 1"):
         inherit(tmp_path, job)
+
+
+def test_a_copy_whose_checkpoint_was_damaged_is_made_again_and_not_begun_anew(
+    source: Source, shards: Path, cache: Path, tmp_path: Path
+) -> None:
+    parent = RunFolder(tmp_path / "runs/t0000-r0", run_of(KNOBS, source, 1), {})
+    parent.next_epoch()
+    parent.save()
+    job = Job(4, 4, 0, "search", parent.run.values, 2, 3, "runs/t0004-r0", parent="runs/t0000-r0", born=1)
+    inherit(tmp_path, job)
+    tensors = tmp_path / job.folder / "checkpoint" / checkpoint.TENSORS
+    tensors.write_bytes(bytes(tensors.stat().st_size))
+    place = Place("csem", str(shards), str(tmp_path), "val/scene_accuracy", cache=str(cache))
+    with pytest.raises(checkpoint.CheckpointError, match="its checkpoint of epoch 1 or later can't be read"):
+        open_run(job, place)
+    inherit(tmp_path, job)
+    assert open_run(job, place).run.epoch == 1

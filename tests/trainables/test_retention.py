@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from searchspace.methods import PRUNERS
+from searchspace.record import disk_use
 from searchspace.study import Job, Ledger, open_storage, sqlite_url
 from trainables import retention
+from trainables.progress import Progress
+from trainables.trial import Conductor, Place
 
 
 def ledger(folder: Path, jobs: list[Job]) -> Ledger:
@@ -88,3 +92,21 @@ def test_confirmed_configurations_keep_their_best_seed_and_tables_the_first(tmp_
         book.finish(job, "COMPLETE")
     assert retention.best_seeds(book) == {"runs/t0003-r2", "runs/t0004-r1"}
     assert retention.first_seeds(book) == {"runs/t0003-r1", "runs/t0004-r1"}
+
+
+def test_disk_use_is_bounded_by_what_is_kept_and_shown_on_the_way_and_at_the_end(tmp_path: Path) -> None:
+    book, screen = ledger(tmp_path, [a_job(n) for n in range(12) if n != 5]), io.StringIO()
+    progress = Progress("search", 11, 2, stream=screen)
+    place = Place("csem", "shards", str(tmp_path), "val/score")
+    conductor = Conductor(book, place, progress, lambda: None, retention.best(2))
+    most = 0.0
+    while config := conductor.next_job("a"):
+        job = Job(**config["job"])
+        checkpointed(tmp_path, job)
+        most = max(most, disk_use(tmp_path)["checkpoints"])
+        for epoch in (1, 2):
+            conductor.result("a", {"epoch": epoch, "val/score": job.trial / 20})
+        conductor.complete("a", {"epoch": 2, "val/score": job.trial / 20})
+    used = disk_use(tmp_path)
+    assert most == 0.003 and used["checkpoints"] == 0.002 < used["all"]  # two places and one that runs
+    assert screen.getvalue().count("checkpoints 0.0 MB") == 11

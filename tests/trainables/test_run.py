@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from datasets.mix import open_sources
 from datasets.source import Source
 from trainables.checkpoint import CheckpointError
-from trainables.folder import RunFolder, read_epochs
+from trainables.folder import RunFolder, read_epochs, read_record
 from trainables.run import Run
 from trainables.train import Request, train
 
@@ -82,6 +83,9 @@ def test_feature_statistics_are_kept_and_reused(source: Source, tmp_path: Path) 
     mean, std = json.loads(kept.read_text())
     kept.write_text(json.dumps([[m + 1 for m in mean], std]))
     assert torch.allclose(make().model.frontend.normalise.mean, first + 1)  # it really is what is read
+    kept.write_bytes(bytes(kept.stat().st_size))  # after a power cut
+    assert torch.equal(make().model.frontend.normalise.mean, first)
+    assert json.loads(kept.read_text()) == [mean, std]
     make(f_min=100.0)
     assert len(list(tmp_path.glob("statistics-*.json"))) == 2  # another front end, other statistics
 
@@ -106,6 +110,29 @@ def test_a_killed_run_repeats_only_what_its_checkpoint_lacks(
     assert (
         again.finished and numbers(again.next_epoch()) == expected[-1]
     )  # a finished run repeats its last line
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[: len(text) // 2], lambda text: bytes(len(text)), lambda _: b""]
+)
+def test_a_run_whose_numbers_are_lost_is_trained_again(
+    source: Source, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    folder = RunFolder(tmp_path / "run", start(source, epochs=2), {})
+    expected = [numbers(folder.next_epoch()) for _ in range(2)]
+    tested, log = folder.test(), tmp_path / "run" / "epochs.jsonl"
+    for name in ("epochs.jsonl", "test.json", "run.json"):
+        path = tmp_path / "run" / name
+        path.write_bytes(damage(path.read_bytes()))
+    assert read_record(tmp_path / "run") == {}
+    again = RunFolder(tmp_path / "run", start(source, epochs=2), {})
+    assert again.run.epoch == 0 and log.read_bytes() == b""
+    assert (
+        [numbers(again.next_epoch()) for _ in range(2)]
+        == expected
+        == [*map(numbers, read_epochs(again.path))]
+    )
+    assert again.test() == tested and read_record(tmp_path / "run")["epochs"] == 2
 
 
 def test_another_run_is_refused_and_leaves_the_folder_as_it_is(source: Source, tmp_path: Path) -> None:
