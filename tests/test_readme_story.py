@@ -7,6 +7,7 @@ there, what stands for a name, and what can't be run, is said below, and nowhere
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 from ray.cluster_utils import Cluster
 from readme_commands import ROOT, commands, run_here
 
@@ -138,7 +140,10 @@ def serve(command: str) -> None:
             assert server.stdout is not None
             found = re.match(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())
             assert found
-            assert b"<html" in urllib.request.urlopen(found[0], timeout=30).read()
+            assert b"<html" in urllib.request.urlopen(found[0], timeout=60).read()
+            sound = Path("park.wav").read_bytes()
+            answer = json.load(urllib.request.urlopen(f"{found[0]}predict", sound, timeout=60))
+            assert answer["scene"] in synthetic.SCENES
         finally:
             server.terminate()
 
@@ -172,4 +177,5 @@ def test_the_readme_works_as_it_is_written(newcomer: Path, monkeypatch: pytest.M
         one for folder, names in LEFT_BEHIND.items() for one in names if not Path(folder, one).exists()
     ]
     assert missing == []
-    exec(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0])
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(code, {"waveform": torch.zeros(1, 1, round(RATE * SECONDS))})
