@@ -17,12 +17,18 @@ def exit_code(
     said: Callable[[Exception], str] = str,
 ) -> int:
     """What `work` gives back (None is 0), 2 after one of its `mistakes`, 130 after Ctrl-C; both say in a line
-    on stderr what happened, with the notes of the exception. SCENETUNE_DEBUG=1 shows the traceback.
+    on stderr what happened, with the notes of the exception. SCENETUNE_DEBUG=1 shows the traceback. 141, and
+    nothing said, when whoever reads our output has had enough, as `| head` has.
 
     The arguments are parsed inside `work` too: Ctrl-C while modules load is no mistake.
     """
     try:
-        return work() or 0
+        code = work() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more when it ends
+        return 141
     except mistakes as error:
         if os.environ.get("SCENETUNE_DEBUG"):
             raise

@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from reports import units
 from reports.collect import Study
-from reports.drawing import BLUE, ORANGE, SKY, WIDE, canvas, grid, wrap
 from reports.findings import LOST, Finding
 from reports.rank import differing, usable
 from reports.statistics import Comparison, Summary, compare, holm, summarise
@@ -95,24 +93,24 @@ def _beside(study: Study, row: Mapping[str, Any], runs: pd.DataFrame, done: pd.D
     states = runs[runs["trial"] == trial]["state"].value_counts()
     lost = {str(state): int(count) for state, count in states.items() if state != "COMPLETE"}
     found = judge(ours, row)
-    difference = ours.mean - _value(row)
+    difference = ours.mean - paper_value(row)
     word = found.word
     if row["unlike"]:
         word = NOT_COMPARABLE + ", ".join(row["unlike"])
     elif ours.n == 1:
         word = f"{NOT_COMPARABLE}ours is one run, a comparison needs 2"
     if not ours.n:
-        ended = len(done[done["trial"] == trial]) and _column(row) not in done
+        ended = len(done[done["trial"] == trial]) and row_column(row) not in done
         word = f"{NOT_COMPARABLE}no run has measured {row['metric']}" if ended else ""
     return Beside(row, ours, word, difference, found.low, found.high, lost)
 
 
-def _value(row: Mapping[str, Any]) -> float:
+def paper_value(row: Mapping[str, Any]) -> float:
     """What the paper prints; NaN where it only draws."""
     return math.nan if row["value"] is None else float(row["value"])
 
 
-def _column(row: Mapping[str, Any]) -> str:
+def row_column(row: Mapping[str, Any]) -> str:
     return f"{COLUMNS.get(row['split'], row['split'])}/{row['metric']}"
 
 
@@ -124,7 +122,7 @@ def _figures(
     if row["metric"] in ANALYSED:
         values = [_analysed(study, str(folder), row) for folder in mine["folder"]]
     else:
-        values = [float(v) for v in mine.get(_column(row), ())]
+        values = [float(v) for v in mine.get(row_column(row), ())]
     named = zip(mine["repeat"], mine["seed"], values)
     return {(int(r), int(s)): value for r, s, value in named if math.isfinite(value)}
 
@@ -155,7 +153,7 @@ def _pairs(study: Study, done: pd.DataFrame) -> tuple[Pair, ...]:
     for row in running:
         alike = [base for base in bases if backbones.get(base["trial"]) == backbones.get(row["trial"])]
         base = (alike or bases)[0]
-        told = any(one["trial"] == row["trial"] and _column(one) == _column(row) for one, _, _ in found)
+        told = any(one["trial"] == row["trial"] and row_column(one) == row_column(row) for one, _, _ in found)
         if base["trial"] != row["trial"] and not told:  # two rows of one training are one comparison
             found.append((row, base, _tested(study, done, row, base["trial"])))
     corrected = holm([comparison.p for _, _, comparison in found])
@@ -212,13 +210,13 @@ def differs_everywhere(found: PaperTable) -> tuple[str, ...]:
     )
 
 
-def _label(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
+def row_label(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
     """ "#3 csem AST, jssed test scene accuracy": the row, and of corpus and metric what the table varies."""
     others = list(rows)
-    on = units.scale(_column(row))
+    on = units.scale(row_column(row))
     name = str(row["row"]) if str(row["row"]).startswith("#") else f"#{row['line']} {row['row']}"
     corpus = str(row["corpus"]) if len({other["corpus"] for other in others}) > 1 else ""
-    metric = f"{on.split} {on.label}" if len({_column(other) for other in others}) > 1 else ""
+    metric = f"{on.split} {on.label}" if len({row_column(other) for other in others}) > 1 else ""
     return ", ".join(filter(None, [name, " ".join(filter(None, [corpus, metric]))]))
 
 
@@ -235,12 +233,12 @@ def beside_table(found: PaperTable) -> Table:
     everywhere, shown = differs_everywhere(found), [one.row for one in found.run]
     rows = []
     for one in found.run:
-        on = units.scale(_column(one.row))
+        on = units.scale(row_column(one.row))
         difference = units.number(one.difference * on.factor, 1 if on.unit else 3, sign=True)
         span = units.interval(one.low, one.high, on)
         rows.append(
             (
-                _label(one.row, shown),
+                row_label(one.row, shown),
                 printed(one.row),
                 mean_sd(one.ours.mean, one.ours.sd, on),
                 str(one.ours.n) + _missing(one.lost),
@@ -268,7 +266,7 @@ def knob_table(study: Study, found: PaperTable) -> Table:
     names = differing(list(knobs.values()))
     rows = {one.row["trial"]: one.row for one in reversed(found.run) if one.row["trial"] in knobs}
     lines = tuple(
-        (_label(row, [row]), *(units.short_knob(knobs[trial][name]) for name in names))
+        (row_label(row, [row]), *(units.short_knob(knobs[trial][name]) for name in names))
         for trial, row in sorted(rows.items())
     )
     return Table(("row", *names), lines if names else (), frozenset(range(1, len(names) + 1)))
@@ -278,7 +276,7 @@ def left_out(found: PaperTable) -> Table:
     """The rows that were not run, and why."""
     rows = [one.row for one in found.rows if one.row["trial"] is None]
     every = [one.row for one in found.rows]
-    lines = tuple((_label(row, every), printed(row), str(row["why"])) for row in rows)
+    lines = tuple((row_label(row, every), printed(row), str(row["why"])) for row in rows)
     return Table(("row", "paper", "not run"), lines, frozenset({1}))
 
 
@@ -287,12 +285,12 @@ def pair_table(found: PaperTable) -> Table:
     shown = [one.row for one in found.run]
     rows = []
     for pair in found.pairs:
-        on, test = units.scale(_column(pair.row)), pair.comparison
+        on, test = units.scale(row_column(pair.row)), pair.comparison
         t = f"{units.number(test.t, 2)} ({test.df:g})" if math.isfinite(test.t) else units.NONE
         rows.append(
             (
-                _label(pair.row, shown),
-                _label(pair.baseline, [pair.baseline]),
+                row_label(pair.row, shown),
+                row_label(pair.baseline, [pair.baseline]),
                 units.number(test.difference * on.factor, 1 if on.unit else 3, sign=True),
                 units.interval(test.low, test.high, on),
                 t,
@@ -321,7 +319,7 @@ def write(study: Study) -> None:
         ],
         "pairs": [
             {"row": pair.row["row"], "line": pair.row["line"], "trial": pair.row["trial"]}
-            | {"baseline": pair.baseline["trial"], "column": _column(pair.row)}
+            | {"baseline": pair.baseline["trial"], "column": row_column(pair.row)}
             | {**pair.comparison._asdict(), "p_holm": pair.p}
             for pair in found.pairs
         ],
@@ -338,60 +336,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# --- as a picture -------------------------------------------------------------------------------------------
-
-
-class Panel(NamedTuple):
-    """The rows of one metric on one split, in the table's order."""
-
-    column: str
-    rows: tuple[Beside, ...]
-
-
-class Panels(NamedTuple):
-    panels: tuple[Panel, ...]
-    note: str
-
-
-def panels(found: PaperTable) -> Panels:
-    """One panel a metric and split, of the rows with a finished run."""
-    columns = dict.fromkeys(_column(one.row) for one in found.run if one.ours.n)
-    shown = tuple(
-        Panel(name, tuple(one for one in found.run if one.ours.n and _column(one.row) == name))
-        for name in columns
-    )
-    return Panels(shown, "" if shown else "No run has finished yet.")
-
-
-def draw_panels(info: Panels, width: float) -> Figure:
-    heights = [0.55 + 0.3 * len(panel.rows) for panel in info.panels]
-    figure = canvas(width, sum(heights) + 0.4)
-    axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    for one, panel in zip(axes, info.panels):
-        on = units.scale(panel.column)
-        one.set_title(f"{on.split} {on.label}" + (f" ({on.unit})" if on.unit else ""))
-        grid(one, "x")
-        one.spines["left"].set_visible(False)
-        for place, row in enumerate(panel.rows):
-            _draw_row(one, place, row, on.factor)
-        names = [wrap(_label(row.row, [row.row]), 30 if width >= WIDE else 16, 2) for row in panel.rows]
-        one.set_yticks(range(len(names)), names)
-        one.set_ylim(len(names) - 0.45, -0.55)
-        one.margins(x=0.06)
-    return figure
-
-
-def _draw_row(axes: Any, place: int, one: Beside, factor: float) -> None:
-    value, spread = _value(one.row) * factor, one.row["spread"]
-    if spread is not None:
-        reach = float(spread) * factor
-        axes.plot((value - reach, value + reach), [place + 0.17] * 2, color=ORANGE, linewidth=1.6, zorder=2)
-    axes.plot(value, place + 0.17, "s", color=ORANGE, mec="white", ms=6, zorder=4)
-    seeds: Sequence[float] = [v * factor for v in one.ours.values]
-    axes.plot(seeds, [place - 0.13] * len(seeds), "o", color=SKY, ms=3.5, alpha=0.8, zorder=2)
-    if one.ours.n > 1:
-        ends = (one.ours.low * factor, one.ours.high * factor)
-        axes.plot(ends, [place - 0.13] * 2, color=BLUE, linewidth=1.6, solid_capstyle="butt", zorder=3)
-    axes.plot(one.ours.mean * factor, place - 0.13, "D", color=BLUE, mec="white", ms=6, zorder=4)

@@ -207,10 +207,12 @@ def measure_model(folder: Path, source: Source, *, seconds: float | None = None)
     found = measure(model.to(device()), about, "val", batches)
     about["intervals"] |= {f"val/{name}": bounds for name, bounds in found.intervals.items()}
     rows = found.scores.arrays()
-    scene = np.where(rows["scene"].sum(1) > 0, rows["scene"].argmax(1), -1) if about["scenes"] else None
+    if not rows["scene_logits"].shape[1]:  # of a corpus with scenes it may have learned the events only
+        about["scenes"] = []
     try:
-        if scene is None:
+        if not about["scenes"]:
             raise ValueError("it knows no scenes")
+        scene = np.where(rows["scene"].sum(1) > 0, rows["scene"].argmax(1), -1)
         calibration = calibrate(rows["scene_logits"], scene)
         about["calibration"] = calibration.record()
         said = f"{100 * calibration.coverage:.0f} % of validation answered surely"

@@ -92,9 +92,11 @@ def replicates(rows: dict[str, np.ndarray], counts: np.ndarray) -> dict[str, np.
 def _scene_metrics(rows: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
     logits, scene = rows["scene_logits"], rows["scene"]
     known = scene.sum(1) > 0
-    one_hot = np.eye(scene.shape[1])
-    true = one_hot[scene.argmax(1)] * known[:, None] if scene.shape[1] else scene
-    said = one_hot[logits.argmax(1)] * known[:, None] if scene.shape[1] else scene
+    if scene.shape[1] and logits.shape[1]:
+        one_hot = np.eye(scene.shape[1])
+        true, said = (one_hot[of.argmax(1)] * known[:, None] for of in (scene, logits))
+    else:  # no scenes in the corpus, or none in the model
+        true = said = scene[:, :0]
     hits, of, predicted = weights @ (true * said), weights @ true, weights @ said
     found = {
         "scene_accuracy": _ratio(hits.sum(1), of.sum(1)),

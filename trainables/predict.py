@@ -75,9 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(request: Request) -> int:
-    for name in ("threads", "top_events"):
-        if getattr(request, name) < (1 if name == "threads" else 0):
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
+    for name, least in (("threads", 1), ("top_events", 0)):
+        if getattr(request, name) < least:
+            raise ValueError(
+                f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least {least}"
+            )
     if not request.files:
         raise ValueError("no recording is named; expected files, folders, or - for names on standard input")
     if request.device not in (None, "cpu", "cuda"):

@@ -56,9 +56,8 @@ class Span:
 
 @dataclass(frozen=True)
 class Reason:
-    """`events`: one, or the edge's (from, to); `probability` of the event, of the one the edge leads to; "
-    "what it
-    gave to the scene named, against the runner-up."""
+    """`events`: one, or the edge's (from, to); `probability` of the event, of the one the edge leads to;
+    what it gave to the scene named, against the runner-up."""
 
     events: tuple[str, ...]
     probability: float
@@ -217,7 +216,8 @@ class Predictor:
                 f"followed by silence"
             )
         if len(one.windows) > 1:
-            notes.append(f"{len(one.windows)} windows, their answers averaged")
+            of_scenes = "the scenes averaged, " if scenes else ""
+            notes.append(f"{len(one.windows)} windows: {of_scenes}the largest of each event")
         return Answer(
             file=one.file,
             seconds=heard.seconds,

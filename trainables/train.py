@@ -124,7 +124,9 @@ def train(request: Request) -> int:
     if request.test:
         print(
             "test  "
-            + "  ".join(f"{k} {v:.4f}" for k, v in test().items() if "term/" not in k and "loss/" not in k)
+            + "  ".join(
+                f"{k} {v:.4f}" for k, v in test().items() if "term/" not in k and "loss/" not in k and v == v
+            )
         )
     return 0
 
@@ -137,7 +139,10 @@ def _refuse_other_folder(out: Path | None) -> None:
 
 
 def _line(metrics: dict[str, float]) -> str:
-    return "  ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics)
+    """Without what nothing is averaged for: the scenes of a corpus of events."""
+    return "  ".join(
+        f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics and metrics[name] == metrics[name]
+    )
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def _refuse_other_labels(folder: Path, described: dict[str, Any], index: Index) 
         ("scenes", described["scenes"], index.labels.scenes),
         ("events", described["events"], index.labels.events),
     ):
-        if tuple(theirs) == tuple(ours):
+        says_no_scenes = kind == "scenes" and not theirs
+        if tuple(theirs) == tuple(ours) or says_no_scenes:
             continue
         only = [name for name in theirs if name not in ours] or [name for name in ours if name not in theirs]
         why = f"{only[0]!r} is in one of them only" if only else "their order differs"

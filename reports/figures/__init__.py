@@ -1,9 +1,9 @@
 """Every figure twice: an info function (plain values, tested exactly) and a draw function (ink only).
 
 An info whose `note` is not empty has nothing to draw and says why. Scores keep their own unit until drawn.
-`search`, `parallel`, `tradeoff`, `timeline`, `confirmed` and `winner` draw a study, `sweeps` a paper's table
-along one quantity, `recalls` the confusions of its rows; `maps` and `relations` draw what a study's model has
-learned.
+`search`, `parallel`, `tradeoff`, `timeline`, `confirmed` and `winner` draw a study, `rows` a paper's table
+beside ours, `sweeps` along one quantity, `recalls` the confusions of its rows; `maps` and `relations` draw
+what a study's model has learned.
 """
 
 from reports.figures.confirmed import (
@@ -19,6 +19,7 @@ from reports.figures.parallel import (
     parallel_coordinates,
 )
 from reports.figures.recalls import Recalls, draw_recalls, recalls
+from reports.figures.rows import Panel, Panels, draw_panels, panels
 from reports.figures.search import (
     Curve,
     LearningCurves,
@@ -47,6 +48,10 @@ from reports.figures.winner import (
 from reports.importance import Importance, importance
 
 __all__ = [
+    "panels",
+    "draw_panels",
+    "Panels",
+    "Panel",
     "CONFIRMED_CAPTION",
     "Confirmation",
     "Confusion",

@@ -27,10 +27,10 @@ display(
 display(markup.table(paper_table.beside_table(found)))
 
 # %%
-shown = paper_table.panels(found)
+shown = figures.panels(found)
 display(
     *markup.figure(
-        paper_table.draw_panels,
+        figures.draw_panels,
         shown,
         f"Table {found.name}: ours and the paper's figures, row by row",
         markup.Tint("Blue", drawing.BLUE),

@@ -13,7 +13,7 @@ import study_folders as folders
 from scipy import stats
 
 import reports
-from reports import collect, drawing, paper_table, statistics
+from reports import collect, drawing, figures, paper_table, statistics
 from reports.__main__ import summary
 
 # The single runs behind two cells of Hou et al.'s Table III (TUT2018, AST).
@@ -132,7 +132,7 @@ def test_a_row_that_is_only_drawn_has_our_figures_and_no_verdict(tmp_path: Path)
     assert drawn.verdict == "not comparable: it prints no value" and math.isnan(drawn.difference)
     assert drawn.ours.mean == pytest.approx(0.73) and found.pairs[0].comparison.difference > 0
     assert paper_table.beside_table(found).rows[1][1] == "–"
-    assert drawing.render(paper_table.draw_panels, paper_table.panels(found)).wide.startswith(b"\x89PNG")
+    assert drawing.render(figures.draw_panels, figures.panels(found)).wide.startswith(b"\x89PNG")
     paper_table.write(one)
     kept = json.loads((one.folder / "table.json").read_text())["rows"][1]
     assert kept["value"] is None and kept["difference"] is None

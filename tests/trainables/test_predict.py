@@ -115,7 +115,7 @@ def test_a_long_recording_is_the_mean_of_its_windows_by_what_each_adds(model: Pa
         assert probability == pytest.approx(mean, abs=1e-5)
     for event, probability in whole.events.items():
         assert probability == pytest.approx(max(part.events.get(event, 0) for part in parts), abs=1e-5)
-    assert "3 windows, their answers averaged" in whole.notes and whole.seconds == 4
+    assert "3 windows: the scenes averaged, the largest of each event" in whole.notes and whole.seconds == 4
 
 
 def test_neighbours_in_a_batch_change_nothing(model: Path, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ class SceneEventModel(nn.Module):
     of each branch, up to the embedding (B, D)), `scene_classifier` and `event_classifier`.
 
     With one branch everything is in `shared` and `scene`, and an event classifier reads the scene embedding
-    (moe); without `scene_answers` it is the only one, and the scene logits are zeros. With `hierarchy`
+    (moe); without `scene_answers` it is the only one, and there are no scene logits, (B, 0). With `hierarchy`
     everything is in `shared` and `event`, and `scene` reads the event embedding.
     Blocks keep the released code's numbers: `scene.block3` is its conv_block3, `event.block3` its
     conv_block3_event. `stitch` = (same, different) puts cross-stitch units between the branches; `coupled`
@@ -262,9 +262,7 @@ class SceneEventModel(nn.Module):
         scene, event = self._embeddings(self.shared(x))
         scene = F.normalize(scene) if self.normalise_scene else scene
         scene_logits = (
-            scene.new_zeros(len(scene), self.scenes)
-            if self.scene_classifier is None
-            else self.scene_classifier(scene)
+            scene.new_zeros(len(scene), 0) if self.scene_classifier is None else self.scene_classifier(scene)
         )
         if self.event_classifier is None:
             return JointOutput(scene_logits, scene_embedding=scene)

@@ -15,12 +15,15 @@ async function begin() {
   const about = await (await fetch("model")).json();
   limit = about.limit_bytes;
   $("about").textContent =
-    `${about.name}: ${about.scenes} scenes, ${about.events} events; ` +
-    (!about.calibrated
-      ? "not calibrated, so it never says that it is unsure"
-      : about.always_unsure
-        ? "marks every answer as unsure, for its probability does not tell right from wrong"
-        : "marks answers that it is unsure of");
+    about.scenes === 0
+      ? `${about.name}: ${about.events} events, no scenes`
+      : `${about.name}: ${about.scenes} scenes, ${about.events} events; ` +
+        (!about.calibrated
+          ? "not calibrated, so it never says that it is unsure"
+          : about.always_unsure
+            ? "marks every answer as unsure, for its probability does not tell right from wrong"
+            : "marks answers that it is unsure of");
+  if (about.scenes === 0) document.querySelector("h1").textContent = "What is to be heard?";
   $("limit").textContent = `Up to ${Math.round(limit / 2 ** 20)} MB. Nothing leaves this computer.`;
 }
 
