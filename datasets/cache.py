@@ -7,8 +7,8 @@
     CACHE/<corpus>-<checksum>/<split>.lock            held while the split is being built
 
 A split is built in a folder of another name, with every shard's SHA-256 checked on the way, and renamed when
-it is whole: what has the right name is complete. The key is the shard set's checksum, so a changed set never
-meets an old cache.
+it is whole and on the disk: what has the right name is complete. The key is the shard set's checksum, so a
+changed set never meets an old cache.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.lib import format as npy
 from torch import Tensor
 
@@ -35,6 +34,7 @@ from datasets.batch import Batch
 from datasets.members import ShardError, clip_members
 from datasets.prefetch import map_ahead
 from datasets.shards import Clip, ClipLabels, Index, Shard, Split, check_clip_size
+from datasets.waits import alone
 
 INT16_SCALE = 1.0 / 32768.0
 RESIDENT_FRACTION = 0.25
@@ -111,7 +111,7 @@ def open_cached(index: Index, split: str, cache: Path, threads: int = 1) -> Cach
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not (home / split).is_dir():
-            with FileLock(home / f"{split}.lock"):
+            with alone(home / f"{split}.lock", f"decoding split {split} into {home}"):
                 if not (home / split).is_dir():
                     _build(index, split, home, threads)
         return _open(index, split, home / split)
@@ -141,6 +141,7 @@ def _build(index: Index, split: str, home: Path, threads: int) -> None:
         _write_labels(index, labels, partial_folder)
         if index.tags:
             np.save(partial_folder / "tags.npy", np.array(tags, np.float32).reshape(-1, _tag_count(index)))
+        _keep_through_a_power_cut(partial_folder)
         partial_folder.rename(home / split)
     except OSError as error:
         shutil.rmtree(partial_folder, ignore_errors=True)
@@ -152,6 +153,17 @@ def _build(index: Index, split: str, home: Path, threads: int) -> None:
     except BaseException:
         shutil.rmtree(partial_folder, ignore_errors=True)
         raise
+
+
+def _keep_through_a_power_cut(folder: Path) -> None:
+    """The name of a finished split must not reach the disk before what is in it: zeros have the right shape,
+    and trials would be ranked on them."""
+    for path in [*folder.iterdir(), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _check_room(index: Index, clips: int, home: Path) -> None:

@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from datasets.waits import seconds_of
+
 A = TypeVar("A")
 
 READ_LIMIT = 2**30
@@ -69,8 +71,8 @@ class Retry:
     @staticmethod
     def from_environment() -> Retry:
         return Retry(
-            first=_seconds("SCENETUNE_RETRY_FIRST", Retry.first),
-            total=_seconds("SCENETUNE_RETRY_TOTAL", Retry.total),
+            first=seconds_of("SCENETUNE_RETRY_FIRST", Retry.first, zero=True),
+            total=seconds_of("SCENETUNE_RETRY_TOTAL", Retry.total, zero=True),
         )
 
     def pauses(self) -> Iterator[float]:
@@ -216,7 +218,7 @@ def _make_filesystem(scheme: str) -> Any:
     done here, for all of them alike."""
     import fsspec
 
-    timeout = _seconds("SCENETUNE_READ_TIMEOUT", 30.0)
+    timeout = seconds_of("SCENETUNE_READ_TIMEOUT", 30.0)
     options: dict[str, Any] = {"skip_instance_cache": True}
     if scheme in ("http", "https"):
         import aiohttp
@@ -301,14 +303,3 @@ async def _http_size(filesystem: Any, url: str) -> int | None:
         if response.status == 206:
             return int(total) if total.isdigit() else None
         return response.content_length
-
-
-def _seconds(variable: str, default: float) -> float:
-    text = os.environ.get(variable, "")
-    try:
-        value = float(text) if text else default
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{variable}={text}: expected a number of seconds")
-    return value

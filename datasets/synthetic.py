@@ -32,12 +32,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import tyro
-from filelock import FileLock
 
 from datasets.labels import LabelSpace
 from datasets.prefetch import map_ahead
 from datasets.shard_writer import Sample, unfinished, write_split
 from datasets.shards import ClipLabels, Index, make_index
+from datasets.waits import alone
 
 SCENES = ("harbour", "park", "street", "station", "bus", "office", "kitchen", "cafe", "workshop", "farm")
 TEXTURES = ("waves", "wind", "traffic", "hall", "engine", "fan", "rain", "babble", "hum", "crickets")
@@ -160,7 +160,7 @@ def ensure(cache_root: str | Path) -> Path:
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
     folder = Path(cache_root) / f"synthetic-{source}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(folder.name + ".lock")):
+    with alone(folder.with_name(folder.name + ".lock"), f"making the built-in corpus in {folder}"):
         if not (folder / "index.json").is_file():
             for leftover in folder.parent.glob(f".{folder.name}-*.unfinished"):
                 shutil.rmtree(leftover)  # ours: we hold the lock, so whoever made it is gone

@@ -22,7 +22,7 @@ from ray.air.execution._internal import RayActorManager
 from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from trainables.watch import seconds_of
+from datasets.waits import seconds_of
 
 LAUNCHED = Path(
     "~/ray_bootstrap_config.yaml"

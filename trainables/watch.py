@@ -10,13 +10,14 @@ that needs neither the interpreter lock nor a working main thread.
 from __future__ import annotations
 
 import faulthandler
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from datasets.waits import seconds_of
 
 T = TypeVar("T")
 
@@ -29,18 +30,6 @@ _limit, _stacks, _put_off = 0.0, -1, 0.0
 
 def hang_limit() -> float:
     return seconds_of("SCENETUNE_HANG_LIMIT", LIMIT)
-
-
-def seconds_of(variable: str, usual: float) -> float:
-    """How long to wait, in s, as an environment variable says. Raises ValueError for no number above 0."""
-    text = os.environ.get(variable) or str(usual)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError(f"{variable}={text}: expected a number of seconds above 0")
-    return value
 
 
 @contextmanager

@@ -129,6 +129,22 @@ def _build_slowly(root: Path, folder: Path, log: Path) -> None:
     open_cached(Index.load(root), "val", folder)
 
 
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    tiny: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the rename must find the waveforms there, not zeros of the right shape."""
+    synced, sync = [], os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    open_cached(tiny, "val", tmp_path)
+    (split,) = tmp_path.glob("*/val")
+    assert {path.name for path in synced} == {path.name for path in split.iterdir()} | {"val.partial"}
+
+
 def test_of_two_processes_one_builds(tiny: Index, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     args = (tiny.root, tmp_path / "cache", tmp_path / "log")
