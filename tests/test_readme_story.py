@@ -162,7 +162,7 @@ def do(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_the_readme_works_as_it_is_written(newcomer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = commands("README.md")
