@@ -70,7 +70,7 @@ NOT_RUN = {
     "clusters/onprem.yaml": "needs a cluster's hosts; tests/clusters starts one over SSH",
 } | ({} if CHROMIUM else {"python -m reports.picture": "needs Chromium"})
 LEFT_BEHIND = {
-    ".": ("p.png", "MIXED/scenes.tsv", "tables", "RUN/test.json", "T/epochs.jsonl", "MODEL/model.json"),
+    ".": ("p.png", "MIXED/scenes.tsv", "RUN/test.json", "T/epochs.jsonl", "MODEL/model.json"),
     "studies": ("comparison.html", "NAME/study.json", "NAME/study.db", "NAME/runs/t0001-r1/epochs.jsonl"),
     "studies/NAME": ("report.html", "report.ipynb", "trials.parquet", "curves.parquet"),
     "studies/NAME/best": ("model.json", "MODEL_CARD.md", "analysis"),
