@@ -33,7 +33,6 @@ RATE, SECONDS, CLIPS = 8000, 1.7, {"train": 30, "val": 20, "test": 20}
 
 NAMES = {  # of the README, and what they are in this folder; all its other names are taken as they are
     "prepare NAME --source DIR": "prepare table --source recordings",
-    "STUDY …": "studies/table",
     "studies/NAME:7 studies/NAME:12": "studies/NAME:0 studies/NAME:1",
     "--trial 7": "--trial 0",
 }
@@ -58,7 +57,6 @@ STUDIES = {  # the studies that later commands name, by a word of the command th
     "--confirm": "NAME",
     "csem,resnet_aet": "A",
     "--objective": "B",
-    "--table VI ": "table",
 }
 NOT_RUN = {
     "make search": "installs packages; what it runs then is `python tune_csem.py`",
@@ -67,10 +65,11 @@ NOT_RUN = {
     "python -m datasets.download tut2018": "needs the internet; test_download.py has a server of its own",
     "pretrained=Cnn14.pth": "needs 330 MB from the internet; test_weights.py loads files of the same tensors",
     "python -m searchspace.simulate": "needs 12 runs of full length; test_simulate.py has curves for it",
+    "python -m reports.sweep": "needs a table with three values of a knob; test_sweep.py has one",
     "clusters/onprem.yaml": "needs a cluster's hosts; tests/clusters starts one over SSH",
 } | ({} if CHROMIUM else {"python -m reports.picture": "needs Chromium"})
 LEFT_BEHIND = {
-    ".": ("p.png", "MIXED/scenes.tsv", "tables", "RUN/test.json", "T/epochs.jsonl", "MODEL/model.json"),
+    ".": ("p.png", "MIXED/scenes.tsv", "RUN/test.json", "T/epochs.jsonl", "MODEL/model.json"),
     "studies": ("comparison.html", "NAME/study.json", "NAME/study.db", "NAME/runs/t0001-r1/epochs.jsonl"),
     "studies/NAME": ("report.html", "report.ipynb", "trials.parquet", "curves.parquet"),
     "studies/NAME/best": ("model.json", "MODEL_CARD.md", "analysis"),
@@ -162,7 +161,7 @@ def do(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_the_readme_works_as_it_is_written(newcomer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = commands("README.md")
