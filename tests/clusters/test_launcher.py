@@ -82,7 +82,8 @@ def test_the_worker_joins(cluster: Cluster) -> None:
 
 def test_a_search_over_both_nodes_with_arguments_that_arrive_whole(cluster: Cluster, shards: Path) -> None:
     study = cluster.shared / "studies" / 'it\'s $HOME; "quoted" & whole'
-    asked = ["--family", "csem", "--data", shards, "--study", study, "--trials", "6", "--epochs", "3"]
+    # Long enough for the second machine's processes to start before the first has done all.
+    asked = ["--family", "csem", "--data", shards, "--study", study, "--trials", "6", "--epochs", "40"]
     asked += ["--confirm", "1", "--seeds", "1", "--pruner", "none", *QUICK]
     done = cluster.given("bash", "clusters/submit.sh", cluster.file, "--", *asked, timeout=240)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
