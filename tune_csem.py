@@ -171,8 +171,8 @@ def rerun(study: Path, request: Request) -> int:
     baseline = paper_tables.baseline_line(made, request.baseline)
     share = machines(request, study, index)
     table = paper_tables.as_record(made, baseline, family(request.family).published)
-    asked = [(one.origin, one.values) for one in made.configurations]
-    memory = demand.expected(asked, predictor(request.family, index), workers=share.workers)
+    predict = functools.partial(predictor, request.family, index)
+    memory = demand.of_table(made.configurations, predict, share.workers)
     said = short_of_memory(share, live_nodes(), memory["bytes"])
     planned = {"pins": request.pins(), "space": {}, "table": table, "memory": memory, "notes": said}
     about = describe_study(study, request, index, plan_of(share), planned)

@@ -12,6 +12,7 @@ from typing import Any
 
 from searchspace.families import FAMILY
 from searchspace.proposals import Proposals
+from searchspace.tables import Configuration
 
 KINDS = 4  # looked at, at most
 
@@ -24,6 +25,19 @@ def of_search(proposals: Proposals, drawn: Values, workers: int) -> dict[str, An
     rows: list[tuple[str, Values]] = [*proposals.fitting]
     candidates = rows or [("a configuration drawn at random", drawn)]
     return expected(candidates, proposals.predict, workers=workers, limit=proposals.limits.get("memory"))
+
+
+def of_table(
+    configurations: Iterable[Configuration],
+    predict: Callable[[str], Callable[[Values], Mapping[str, float]]],
+    workers: int,
+) -> dict[str, Any]:
+    """`expected` of a paper's rows; `predict` says of a source of event labels what models of them need."""
+    by_source: dict[str, list[tuple[str, Values]]] = {}
+    for one in configurations:
+        by_source.setdefault(one.events, []).append((one.origin, one.values))
+    found = [expected(rows, predict(source), workers=workers) for source, rows in by_source.items()]
+    return max(found, key=lambda one: one["bytes"])
 
 
 def expected(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from datasets.events import parse_events, with_events
 from datasets.shards import Index
 from searchspace.families import (
     complete_across,
@@ -111,14 +112,17 @@ def format_of(index: Index) -> AudioFormat:
     return AudioFormat(index.sample_rate, index.channels, index.samples)
 
 
-def predictor(family_name: str, index: Index) -> Callable[[Mapping[str, Any]], dict[str, float]]:
-    """What a configuration on these clips needs, each asked for once. `family_name` is that of configurations
-    that do not name their own."""
+def predictor(
+    family_name: str, index: Index, events: str = "labels"
+) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+    """What a configuration on these clips with these `events` needs, each asked for once. `family_name` is
+    that of configurations that do not name their own."""
+    labels = with_events(index, parse_events(events)).labels
 
     @functools.lru_cache(maxsize=64)
     def price(text: str) -> dict[str, float]:
         name, knobs = split(json.loads(text), family_name)
-        return priced(describe(name, knobs, index.labels, format_of(index)))
+        return priced(describe(name, knobs, labels, format_of(index)))
 
     return lambda values: price(json.dumps(dict(values)))
 
