@@ -19,7 +19,7 @@ VALUES = {
     "backbone": "tinycnn", "framework": "csem", "width": 0.25, "batch_size": 21, "dropout": 0.0,
     "embedding_dropout": 0.0,
 }  # fmt: skip
-EPOCHS = 30
+EPOCHS = 12
 CLOCK = ("train/seconds", "train/clips_per_second", "train/data_wait")
 
 
