@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -17,8 +18,9 @@ from searchspace.families import (
     split,
     suggest_across,
 )
-from searchspace.methods import SAMPLERS, choose
+from searchspace.methods import PRUNERS, SAMPLERS, choose
 from searchspace.proposals import Proposals
+from searchspace.pruners import Asha, Promotion
 from searchspace.published import Published
 from trainables.contract import AudioFormat
 from trainables.describe import describe
@@ -148,6 +150,10 @@ def notes_of(proposals: Proposals, sampler: str, pruner: str, *, objectives: int
             f"prior: proposals near published rows, {proposals.strength:.0%} at first, half as many after "
             "every 10 trials"
         )
+    rule, epochs = PRUNERS[pruner], proposals.epochs
+    if isinstance(rule, Asha | Promotion) and not rule.rungs(epochs):
+        least = next(length for length in itertools.count(epochs) if rule.rungs(length))
+        lines.append(f"{pruner}: {epochs} epochs hold no rung, no trial is stopped early; {least} hold one")
     if pruner == "pbt":
         lines.append("pbt: knobs change on the way; a finalist is confirmed with its last ones throughout")
     if proposals.limits:
