@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from reports import cost, units
 from reports.collect import Study
 from reports.findings import LOST, Comparable, lost, printed_row, reasons, searched_knobs
@@ -105,12 +107,16 @@ def _origin(origin: str) -> str:
     return {"sampler": "sampler", "": units.NONE}.get(origin, origin)
 
 
+def _knob_of(config: Mapping[str, Any], name: str) -> str:
+    """ "–" in a search of several families for a knob that this one does not have (or is none by default)."""
+    value = config.get(name)
+    return units.NONE if "family" in config and pd.isna(value) else units.short_knob(value)
+
+
 def differing_knobs(result: Ranking) -> Table:
     """The knobs on which the confirmed configurations differ: one row a knob, one column a trial."""
     trials = tuple(f"trial {s.trial}" for s in result.standings)
-    rows = tuple(
-        (name, *(units.short_knob(s.config.get(name)) for s in result.standings)) for name in result.differing
-    )
+    rows = tuple((name, *(_knob_of(s.config, name) for s in result.standings)) for name in result.differing)
     return Table(("knob", *trials), rows, frozenset(range(1, len(trials) + 1)))
 
 
@@ -126,7 +132,7 @@ def search_leaders(study: Study, most: int = 10) -> Table:
             str(row.trial),
             units.score(row.score, on),
             "1",
-            *(units.short_knob(row.config.get(knob)) for knob in knobs),
+            *(_knob_of(row.config, knob) for knob in knobs),
             units.size(row.parameters),
             _origin(row.origin),
         )

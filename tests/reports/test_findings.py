@@ -169,6 +169,20 @@ def test_the_command_has_the_seed_whose_run_was_scored_on_test(tmp_path: Path) -
     assert "--test" in words and "pretrained=none" in words
 
 
+def test_of_several_families_only_the_knobs_of_its_own_are_told(tmp_path: Path) -> None:
+    """A column of another family's is NaN where it holds numbers and None where it holds truth values."""
+    knobs = {"family": "ergl", "lr": 0.01, "n_mels": math.nan, "detach": None}
+    other = {"family": "csem", "lr": 0.01, "n_mels": 64, "detach": True}
+    runs = confirmed({0: [0.7, 0.71]}, knobs=knobs) + confirmed({1: [0.6, 0.61]}, knobs=other)
+    one = study(tmp_path, runs)
+    result = findings.ranked(one)
+    assert result.best is not None
+    words = shlex.split(again.train_command(one, result.best.config, 1).replace("\\\n", " "))
+    assert "lr=0.01" in words and not [word for word in words if word.startswith(("n_mels=", "detach="))]
+    rows = {row[0]: row[1:] for row in tables.differing_knobs(result).rows}
+    assert rows["detach"] == ("–", "true") and rows["n_mels"] == ("–", "64")
+
+
 def test_leaderboard(tmp_path: Path) -> None:
     runs = confirmed({4: [0.80, 0.81, 0.82], 2: [0.70, 0.71, 0.72]}, origin="published: Hou 2023")
     runs += [
