@@ -319,7 +319,7 @@ class Conductor:
         second = float(metrics.get(self.place.second, math.nan)) if self.place.second else None
         if second is not None and not math.isfinite(second):
             return "DIVERGED", f"{self.place.second} is {second} after epoch {metrics['epoch']}"
-        if int(metrics["epoch"]) > self.ledger.reported(job):
+        if self.preemptions[job.number] and int(metrics["epoch"]) > self.ledger.reported(job):
             del self.preemptions[job.number]
         reason = self.ledger.report(job, int(metrics["epoch"]), value, second)
         self.progress.epoch(job, metrics, value)
