@@ -135,7 +135,7 @@ class Proposals:
                 self._refuse(seen, trial, error)
                 refused, unbuilt = error, unbuilt + 1
                 continue
-            same = list(tally.alike(values))
+            same = tally.alike(values)
             if not same or self.reseed:
                 origin = trial.user_attrs.get("origin", "sampler")
                 job = self.attributes(

@@ -155,6 +155,18 @@ class PatientStorage(optuna.storages.RDBStorage):
             self._grown.discard(study_id)
         return known
 
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        for study_id, known in self._known.items():
+            if trial_id in known.trials:
+                return copy.deepcopy(self._read(study_id).trials[trial_id])
+        return super().get_trial(trial_id)
+
+    def _current(self, trial_id: int) -> _Known | None:
+        """Where the trial stands as it is in the database."""
+        if trial_id in self._written:
+            return None
+        return next((known for known in self._known.values() if trial_id in known.trials), None)
+
     def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
         """All of them in one transaction: after a kill either all are there or none."""
         session = self.scoped_session()
@@ -182,14 +194,19 @@ class PatientStorage(optuna.storages.RDBStorage):
         return copy.deepcopy(trials) if deepcopy else trials
 
     def attempt(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        began, pause, tried = time.monotonic(), PAUSES[0], False
+        began, pause, tried, known = time.monotonic(), PAUSES[0], False, None
         if operation.__name__ in WRITES:
+            known = self._current(args[0])
             self._written.add(args[0])
         elif operation.__name__ == "_create_new_trial":
             self._grown.add(args[0])
         while True:
             try:
-                return operation(self, *args, **kwargs)
+                done = operation(self, *args, **kwargs)
+                if known and operation.__name__ in CHANGES:
+                    known.keep(CHANGES[operation.__name__](known.trials[args[0]], *args[1:], **kwargs))
+                    self._written.discard(args[0])
+                return done
             except optuna.exceptions.UpdateFinishedTrialError:
                 if tried and operation.__name__ == "set_trial_state_values":
                     return True  # the attempt before this one had been carried out
@@ -214,6 +231,25 @@ class PatientStorage(optuna.storages.RDBStorage):
 
     def _name(self) -> str:
         return f"the study database {without_password(str(self.url))}"
+
+
+def _with_attributes(trial: FrozenTrial, attributes: Mapping[str, Any]) -> FrozenTrial:
+    changed = copy.copy(trial)
+    changed.user_attrs = trial.user_attrs | json.loads(json.dumps(dict(attributes)))
+    return changed
+
+
+def _with_value(trial: FrozenTrial, step: int, intermediate_value: float) -> FrozenTrial:
+    changed = copy.copy(trial)
+    changed.intermediate_values = trial.intermediate_values | {step: intermediate_value}
+    return changed
+
+
+CHANGES: dict[str, Callable[..., FrozenTrial]] = {  # writes whose outcome needs no reading back
+    "set_trial_user_attr": lambda trial, key, value: _with_attributes(trial, {key: value}),
+    "set_trial_user_attrs": _with_attributes,
+    "set_trial_intermediate_value": _with_value,
+}
 
 
 class _Known:

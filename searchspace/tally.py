@@ -7,7 +7,7 @@ how long the study has been going on.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -29,7 +29,7 @@ class Tally:
         self.study, self._counted, self._show = study, counted, ended
         self._open: dict[int, FrozenTrial] = {}
         self._ended: Counter[str] = Counter()
-        self._alike: defaultdict[Any, list[int]] = defaultdict(list)
+        self._alike: defaultdict[Any, list[FrozenTrial]] = defaultdict(list)
         self._seen = 0
 
     def open(self) -> list[FrozenTrial]:
@@ -50,21 +50,16 @@ class Tally:
         found = self.open()  # first: it counts what has ended since
         return self._ended[name] + sum(map(self._counted[name], found))
 
-    def alike(self, values: Mapping[str, Any]) -> Iterator[FrozenTrial]:
+    def alike(self, values: Mapping[str, Any]) -> list[FrozenTrial]:
         """The trials of the configuration `values`, by number."""
-        found = self.open()
-        key = _key(values)
-        trials = trials_of(self.study)
-        numbers = self._alike[key] + [t.number for t in found]
-        for number in sorted(numbers):
-            if trials[number].user_attrs.get("values") == values:
-                yield trials[number]
+        found = [*self.open(), *self._alike[_key(values)]]
+        return sorted((t for t in found if t.user_attrs.get("values") == values), key=lambda t: t.number)
 
     def _count(self, trial: FrozenTrial) -> None:
         self._show(trial)
         self._ended.update({name: int(rule(trial)) for name, rule in self._counted.items()})
         if "values" in trial.user_attrs:
-            self._alike[_key(trial.user_attrs["values"])].append(trial.number)
+            self._alike[_key(trial.user_attrs["values"])].append(trial)
 
 
 def _key(values: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
+from ray.tune.experiment import Trial
 
 from datasets.shards import Index
 from searchspace.methods import Asha
@@ -47,9 +49,14 @@ def everything_comes_back(seconds: float = 60) -> None:
 def test_of_one_worker_with_half_a_gpu(tmp_path: Path) -> None:
     book = open_ledger(tmp_path, together=1)
     place = Place("walk", "none", str(tmp_path), GOAL, gpus=0.5)
+    held: list[int] = []
     with Progress("search", 6, 3) as progress:
-        run_phase(book, place, progress, room=Room(Share(1, 1.0, 0.5), progress.say), trial=WalkTrial)
+        run_phase(
+            book, place, progress, room=Room(Share(1, 1.0, 0.5), progress.say), trial=WalkTrial,
+            ended=lambda: held.append(sum(type(one) is Trial for one in gc.get_objects())),
+        )  # fmt: skip
     assert "PRUNED" in {row["state"] for row in book.rows()}
+    assert len(held) >= 6 and max(held) <= 3  # one runs at a time: Tune keeps none for long that have ended
     everything_comes_back()
 
 

@@ -54,6 +54,7 @@ from trainables.failures import (
     full_disk_line,
 )
 from trainables.folder import RunFolder, read_epochs, read_record
+from trainables.forgetting import Silent, forget_ended
 from trainables.gauges import gauges
 from trainables.inherit import inherit
 from trainables.progress import Progress
@@ -415,7 +416,11 @@ class _TellLedger(FIFOScheduler):
             goes_on = self.conductor.result(trial.trial_id, result)
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+        forget_ended(tune_controller)  # of those before it
+
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        forget_ended(tune_controller)
         with kept(self.conductor):
             self.conductor.fail(trial.trial_id, _said(trial))
 
@@ -486,6 +491,7 @@ def run_phase(
             storage_path=str(scratch),
             failure_config=tune.FailureConfig(max_failures=0),  # the conductor starts failed jobs again
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            callbacks=[Silent()],
             verbose=0,
         ),
     )
