@@ -19,8 +19,6 @@ def exit_code(
     """What `work` gives back (None is 0), 2 after one of its `mistakes`, 130 after Ctrl-C; both say in a line
     on stderr what happened, with the notes of the exception. SCENETUNE_DEBUG=1 shows the traceback. 141, and
     nothing said, when whoever reads our output has had enough, as `| head` has.
-
-    The arguments are parsed inside `work` too: Ctrl-C while modules load is no mistake.
     """
     try:
         code = work() or 0
