@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import storage
+from datasets.flush import flush
 from datasets.labels import LabelSpace
 from datasets.members import CLIP_BYTES, ShardError, clip_members, expand_tar
 from datasets.prefetch import map_ahead
@@ -201,6 +202,7 @@ class Index:
             record["tags"] = asdict(self.tags)
         unnamed = Path(self.root) / f".index.json.{os.getpid()}"
         unnamed.write_text(json.dumps(record), encoding="utf-8")
+        flush(unnamed)  # what has an index.json is complete, after a power cut too
         os.replace(unnamed, Path(self.root) / "index.json")
 
 

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -51,6 +52,19 @@ def test_saved_index_loads_as_it_was(tmp_path: Path) -> None:
         index.samples == 106 and index.splits["train"].clips == 7 and len(index.splits["train"].shards) == 3
     )
     assert index.splits["train"].hours == pytest.approx(sum(100 + i for i in range(7)) / 8000 / 3600)
+
+
+def test_an_index_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has an index.json is complete, and the manifest of its making is deleted then."""
+    done, sync, replace_file = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append("flushed"), sync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("named"), replace_file(*names)))
+    index = make_set(tmp_path / "s")
+    done.clear()
+    index.save()
+    assert done == ["flushed", "named"] and Index.load(tmp_path / "s") == index
 
 
 def test_every_byte_range_is_the_clip(tmp_path: Path) -> None:
