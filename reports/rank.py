@@ -271,6 +271,12 @@ def value_key(value: Any) -> str:
     return repr(float(value)) if isinstance(value, int | float | np.number) else repr(value)
 
 
+def foreign(config: Mapping[str, Any], name: str) -> bool:
+    """Whether the knob, in a search of several families, is another family's: this one has no value for it
+    (or none by default)."""
+    return "family" in config and value_key(config.get(name)) == ""
+
+
 def label(result: Ranking, standing: Standing) -> str:
     """What tells a configuration from the others in words: at most two choices that differ, "" if none.
 
