@@ -92,12 +92,12 @@ def download(
     """
     folder = out / "archives"
     folder.mkdir(parents=True, exist_ok=True)
-    todo = [file for file in files if not _record(folder, file).is_file()]
+    there = [file for file in files if _record(folder, file).is_file()]
+    for file in there:
+        print(f"{file.name}: there already", flush=True)
+    todo = _completed([file for file in files if file not in there], corpus.get("record"))
     _check_room(todo, out)
-    for file in files:
-        if file not in todo:
-            print(f"{file.name}: there already", flush=True)
-            continue
+    for file in todo:
         with _progress(file.name) as progress:
             fetched = fetch(file.url, folder / file.name, size=file.bytes, md5=file.md5, progress=progress)
         print(f"{file.name}: {fetched.bytes:,} bytes, {_verdict(fetched)}", flush=True)
@@ -108,8 +108,11 @@ def download(
     _report(corpus, {file.name for file in files}, out)
 
 
-def _completed(files: Sequence[Archive], record: str) -> list[Archive]:
-    """`files` with the sizes and checksums that are published where they come from, if they can be had."""
+def _completed(files: Sequence[Archive], record: str | None) -> Sequence[Archive]:
+    """`files` with the sizes and checksums that are published where they come from, if they can be had;
+    nobody is asked where none is missing."""
+    if record is None or all(file.md5 is not None for file in files):
+        return files
     try:
         known = from_record(record)
     except remote.StorageError as error:
@@ -208,8 +211,6 @@ def run(request: Request) -> None:
         raise ValueError(f"--mirror {request.mirror}: expected an http:// or https:// URL")
     corpus = known[request.name]
     files = chosen(archives(corpus, request.mirror), request.only)
-    if "record" in corpus and any(file.md5 is None for file in files):
-        files = _completed(files, corpus["record"])
     download(corpus, files, request.out, request.keep_archives)
 
 
