@@ -63,9 +63,9 @@ class Standing(NamedTuple):
 class Ranking(NamedTuple):
     """The confirmed configurations, best first.
 
-    test      "paired t-test" if all shared repeats ran with the same seeds, else "Welch t-test"
-    waiting   confirmed configurations without a single usable run: trial -> why, by state
-    differing knobs on which the standings differ
+    test        "paired t-test" if all shared repeats ran with the same seeds, else "Welch t-test"
+    waiting     confirmed configurations without a single usable run: trial -> why, by state
+    differing   knobs on which the standings differ
     correction  what the p values are corrected by
     """
 
