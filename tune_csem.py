@@ -21,10 +21,10 @@ from typing import Any
 
 import optuna
 import ray
-import tyro
 
 import reports
 from datasets import synthetic
+from datasets.command import asked
 from datasets.mix import open_sources
 from datasets.shards import Index
 from datasets.source import Source, default_cache
@@ -67,7 +67,7 @@ from trainables.trial import Place, run_phase
 
 
 def main() -> int:
-    request, study = tyro.cli(Request, description=__doc__), None
+    request, study = asked(Request, "python tune_csem.py", __doc__), None
     try:
         study, request = begin(request)
         with hold(study):

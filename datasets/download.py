@@ -1,10 +1,13 @@
-"""Corpora that have public archives:  python -m datasets.download NAME --out DIR [--only meta]
+"""Corpora that have public archives.
+
+    python -m datasets.download list
+    python -m datasets.download NAME --out DIR [--only meta]
 
 datasets/archives.json has the places, sizes and checksums. Each archive is downloaded to DIR/archives (gone
 on with where it broke off), checked, unpacked into DIR and deleted, unless --keep-archives; a record,
 DIR/archives/<file>.json, says that it was, so that the same command again does what is left. A checksum that
-archives.json lacks is asked of the record that the corpus' place keeps. Where that can't be had either the
-file's SHA-256 is printed: compare it with a colleague's.
+archives.json lacks is asked of the record that the corpus' place keeps. Where that can't be had either,
+the file's SHA-256 is printed: compare it with a colleague's.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from rich.progress import Progress as Bars
 
 from datasets import remote
 from datasets.checksums import from_record
-from datasets.command import exit_code
+from datasets.command import asked, exit_code
 from datasets.fetch import Fetched, Progress, fetch
 from datasets.unpack import unpack
 
@@ -51,7 +54,7 @@ class Request:
     name: tyro.conf.Positional[str]
     """The corpus; `list` shows which there are."""
     out: Path | None = None
-    """Folder to unpack into."""
+    """Folder to unpack into; left out only with `list`."""
     only: tuple[str, ...] = ()
     """Only files with these parts in their names, e.g. meta or audio.3."""
     mirror: str | None = None
@@ -215,7 +218,7 @@ def run(request: Request) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    request = tyro.cli(Request, prog="python -m datasets.download", args=argv, description=__doc__)
+    request = asked(Request, "python -m datasets.download", __doc__, argv)
     return exit_code(lambda: run(request), stopped="stopped; the same command goes on with what is left")
 
 

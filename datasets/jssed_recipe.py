@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from datasets.command import explained
 from datasets.convert import Conversion
 from datasets.corpora.audioset import SUFFIXES
 from datasets.corpora.corpus import SPLITS
@@ -54,6 +55,7 @@ RELATIONS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+@explained
 @dataclass(frozen=True)
 class Recipe:
     """How the clips are mixed."""

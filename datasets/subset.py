@@ -4,20 +4,22 @@
     python -m datasets.subset SHARDS --only scenes --out NEWSHARDS
 
 As Parikh et al. 2022, §4.2-4.4, take k classes and T hours of AudioSet, and as ERGL (Hou et al. 2023, §3)
-takes its n events. Each operation is a pure function `Index -> Index`; what it gives can be streamed and
-cached like any other index, and `write` makes a shard set of it, clips copied byte for byte.
+takes its n events. Clips are copied byte for byte.
 
-Classes are chosen
+Classes are chosen (--choose, --names)
     random   k drawn by seed; with the same seed, the 35 are among the 115
     most     the k with the largest scores by --scores, a teacher's on the scene corpus: that corpus with
              tags (python -m trainables.teacher), or an array
     least    the k with the smallest
     top      the k with the most training clips, or the largest scores by --scores
     --names  by name
-Ties go to the class that comes first. Classes keep their order. Hours are drawn from the training split
-among the clips that hold a chosen class (or, with --keep-others, among all); with the same seed the clips of
-11 hours are among those of 22. Other splits stay whole but for clips that hold none of the classes.
-With --only the other kind of labels is forgotten, and clips without a known label of this kind are left out.
+
+Ties go to the class that comes first. Classes keep their order.
+
+Hours are drawn from the training split among the clips that hold a chosen class (or, with --keep-others,
+among all); with the same seed the clips of 11 hours are among those of 22. Other splits stay whole but for
+clips that hold none of the classes. With --only the other kind of labels is forgotten, and clips without a
+known label of this kind are left out.
 """
 
 from __future__ import annotations
@@ -35,11 +37,13 @@ import numpy as np
 import tyro
 
 from datasets import storage
-from datasets.command import exit_code
+from datasets.command import asked, exit_code
 from datasets.labels import LabelSpace
 from datasets.shard_writer import ShardWriter, rewritten_index, unfinished
 from datasets.shards import Clip, ClipLabels, Index, Shard, Split, check_clip_size, read_labels
 
+# Each operation is a pure function `Index -> Index`, and what it gives can be streamed and cached like any
+# other index; `write` makes a shard set of it.
 _CLASSES, _CLIPS = 1, 2  # draws that must not follow one another though the seed is the same
 
 
@@ -354,7 +358,7 @@ def _read_scores(place: str, events: Sequence[str]) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> int:
-    request = tyro.cli(Request, prog="python -m datasets.subset", description=__doc__, args=argv)
+    request = asked(Request, "python -m datasets.subset", __doc__, argv)
     return exit_code(lambda: make(request))
 
 

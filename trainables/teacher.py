@@ -29,7 +29,7 @@ import numpy as np
 import ray
 import tyro
 
-from datasets.command import MISTAKES, exit_code, one_line
+from datasets.command import MISTAKES, asked, exit_code, one_line
 from datasets.progress import Progress
 from datasets.shards import Index, Tags
 from datasets.tagged import Unfinished, read_tags, tagged_index, write_tagged
@@ -68,7 +68,7 @@ class Request:
 
 
 def main() -> int:
-    request = tyro.cli(Request, prog="python -m trainables.teacher", description=__doc__)
+    request = asked(Request, "python -m trainables.teacher", __doc__)
     kept = "stopped; finished shards are kept: the same command with --resume goes on"
     try:
         return exit_code(

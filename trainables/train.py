@@ -16,7 +16,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from datasets.command import MISTAKES, exit_code
+from datasets.command import MISTAKES, asked, exit_code
 from datasets.mix import open_sources
 from datasets.source import default_cache
 from datasets.storage import shown
@@ -69,7 +69,7 @@ class Request:
 
 
 def main() -> int:
-    request = tyro.cli(Request, prog="python -m trainables.train", description=__doc__)
+    request = asked(Request, "python -m trainables.train", __doc__)
     goes_on = f"; the same command goes on from {request.out}" if request.out else ""
     return exit_code(
         lambda: train(request), stopped=f"stopped{goes_on}", mistakes=(*MISTAKES, Diverged), said=_said
