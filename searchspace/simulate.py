@@ -304,6 +304,8 @@ def main() -> int:
         for name in ("compare", "confirm", "budget"):
             if getattr(request, name) < 0:
                 raise ValueError(f"--{name} {getattr(request, name)}: expected 0 or more")
+        if not 0 <= request.seed < 2**32:
+            raise ValueError(f"--seed {request.seed}: expected 0 to {2**32 - 1}")
         world: World = Recorded(request.recorded) if request.recorded else Parametric()
         text, data = _comparison(request, world) if request.compare else _one_study(request, world)
         print(text)

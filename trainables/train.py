@@ -84,6 +84,8 @@ def train(request: Request) -> int:
     for name in ("epochs", "threads"):
         if getattr(request, name) < 1:
             raise ValueError(f"--{name} {getattr(request, name)}: expected at least 1")
+    if not 0 <= request.seed < 2**63:
+        raise ValueError(f"--seed {request.seed}: expected 0 to {2**63 - 1}")
     values = parse_pins(request.family, parse_settings([one for group in request.set for one in group]))
     for name, value in values.items():
         if isinstance(value, tuple):
