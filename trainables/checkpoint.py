@@ -52,6 +52,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) 
     flush(fresh / TENSORS)
     partial = fresh / f"{STATE}.partial"
     partial.write_text(json.dumps({**state, SHA256: _sha256(fresh / TENSORS)}, indent=1))
+    shutil.copymode(partial, fresh / TENSORS)  # safetensors' own files are for their owner alone
     flush(partial)
     os.replace(partial, fresh / STATE)  # last: a folder that has it is whole
     if folder.exists():
