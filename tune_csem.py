@@ -24,7 +24,7 @@ import ray
 
 import reports
 from datasets import synthetic
-from datasets.command import asked
+from datasets.command import asked, plain
 from datasets.mix import open_sources
 from datasets.shards import Index
 from datasets.source import Source, default_cache
@@ -77,7 +77,7 @@ def main() -> int:
             raise
         if study and not request.resume:
             record.discard_unused(study)
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if study is None:

@@ -47,11 +47,11 @@ def exit_code(
     *,
     stopped: str = "stopped",
     mistakes: tuple[type[Exception], ...] = MISTAKES,
-    said: Callable[[Exception], str] = str,
+    said: Callable[[Exception], str] | None = None,
 ) -> int:
     """What `work` gives back (None is 0), 2 after one of its `mistakes`, 130 after Ctrl-C; both say in a line
-    on stderr what happened, with the notes of the exception. SCENETUNE_DEBUG=1 shows the traceback. 141, and
-    nothing said, when whoever reads our output has had enough, as `| head` has.
+    on stderr what happened (`said`, else `plain`), with the notes of the exception. SCENETUNE_DEBUG=1 shows
+    the traceback. 141, and nothing said, when whoever reads our output has had enough, as `| head` has.
     """
     try:
         code = work() or 0
@@ -63,16 +63,24 @@ def exit_code(
     except mistakes as error:
         if os.environ.get("SCENETUNE_DEBUG"):
             raise
-        print("; ".join([f"error: {said(error)}", *_notes(error)]), file=sys.stderr)
+        print("; ".join([f"error: {(said or plain)(error)}", *_notes(error)]), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print("\n" + "; ".join([stopped, *_notes(stop)]), file=sys.stderr)
         return 130
 
 
+def plain(error: Exception) -> str:
+    """An error's own words; of one that the system gave, which file and why."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    why = error.strerror[0].lower() + error.strerror[1:]
+    return why if error.filename is None else f"{error.filename}: {why}"
+
+
 def one_line(error: Exception) -> str:
     """For what a library says over several lines."""
-    return " ".join(str(error).split())
+    return " ".join(plain(error).split())
 
 
 def _docstrings(options: type) -> dict[str, str]:

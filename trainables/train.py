@@ -8,6 +8,7 @@ again with the same arguments it goes on from its checkpoint. The test split is 
 
 from __future__ import annotations
 
+import errno
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from datasets.command import MISTAKES, asked, exit_code
+from datasets.command import MISTAKES, asked, exit_code, plain
 from datasets.mix import open_sources
 from datasets.source import default_cache
 from datasets.storage import shown
@@ -72,12 +73,17 @@ def main() -> int:
     request = asked(Request, "python -m trainables.train", __doc__)
     goes_on = f"; the same command goes on from {request.out}" if request.out else ""
     return exit_code(
-        lambda: train(request), stopped=f"stopped{goes_on}", mistakes=(*MISTAKES, Diverged), said=_said
+        lambda: train(request),
+        stopped=f"stopped{goes_on}",
+        mistakes=(*MISTAKES, Diverged),
+        said=lambda error: _said(error, request.out),
     )
 
 
-def _said(error: Exception) -> str:
-    return f"the training diverged: {error}" if isinstance(error, Diverged) else str(error)
+def _said(error: Exception, out: Path | None) -> str:
+    if out and isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk of {out} is full; make room, and the same command goes on"
+    return f"the training diverged: {error}" if isinstance(error, Diverged) else plain(error)
 
 
 def train(request: Request) -> int:
@@ -134,7 +140,10 @@ def train(request: Request) -> int:
 
 
 def _refuse_other_folder(out: Path | None) -> None:
-    if out and out.exists() and not (out / "run.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+    if not out or not out.exists() or (out / "run.json").is_file():
+        return
+    begun = {"run.json.new"}  # all that a kill or a full disk may leave of a run's first moment
+    if not out.is_dir() or {path.name for path in out.iterdir()} - begun:
         raise FileExistsError(
             f"--out {out}: holds something else; expected a new folder, or a run's to go on"
         )
