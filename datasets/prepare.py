@@ -107,7 +107,7 @@ class Work:
         if (seed := options.get("seed", 0)) < 0:
             raise ValueError(f"--seed {seed}: expected 0 or more")
         if not 0 < (fraction := options.get("validation_fraction", 0.5)) < 1:
-            raise ValueError(f"a validation fraction of {fraction}: accepted are values between 0 and 1")
+            raise ValueError(f"--validation-fraction {fraction}: accepted are values between 0 and 1")
         conversion = Conversion(self.rate, self.channels)
         out = self.out if storage.is_url(self.out) else Path(self.out)
         check_free(out)

@@ -191,7 +191,10 @@ def write_split(
 
 
 def check_unused(out: Path) -> None:
-    """Raises FileExistsError unless `out` is an empty folder or nothing yet."""
+    """Raises FileExistsError unless `out` is an empty folder or nothing yet, NotADirectoryError if it can't
+    become one."""
+    if files := [parent for parent in out.parents if parent.is_file()]:
+        raise NotADirectoryError(f"{out}: {files[0]} is a file, not a folder; give another --out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not an empty folder; give another --out or delete it")
 

@@ -41,6 +41,7 @@ from datasets.command import asked, exit_code
 from datasets.labels import LabelSpace
 from datasets.shard_writer import ShardWriter, rewritten_index, unfinished
 from datasets.shards import Clip, ClipLabels, Index, Shard, Split, check_clip_size, read_labels
+from datasets.tables import text_lines
 
 # Each operation is a pure function `Index -> Index`, and what it gives can be streamed and cached like any
 # other index; `write` makes a shard set of it.
@@ -298,8 +299,7 @@ def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
     known = index.labels.events
     names = request.names
     if request.names_from is not None:
-        lines = request.names_from.read_text(encoding="utf-8").splitlines()
-        names += tuple(line.strip() for line in lines if line.strip())
+        names += tuple(line.strip() for _, line in text_lines(request.names_from))
     if names or request.names_from is not None:
         if request.events is not None:
             raise ValueError(f"--events {request.events} and names: give one of them")
@@ -308,6 +308,8 @@ def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
         return named_events(known, names)
     if request.scores is not None and (request.events is None or request.choose in (None, "random")):
         raise ValueError("--scores needs --events and --choose most, least or top")
+    if request.choose is not None and request.events is None:
+        raise ValueError(f"--choose {request.choose} needs --events, how many")
     if request.events is None:
         return None
     if request.choose in (None, "random"):
@@ -323,6 +325,8 @@ def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
 
 def make(request: Request) -> None:
     index = Index.load(request.shards)
+    if request.seed < 0:
+        raise ValueError(f"--seed {request.seed}: expected 0 or more")
     events = chosen_events(request, index)
     if events is None and request.hours is None and request.only is None:
         raise ValueError("nothing to leave out: give --events, --names, --hours or --only")

@@ -109,6 +109,8 @@ def test_writer_refuses_keys_that_would_not_come_back(tmp_path: Path, key: str) 
     ("break_it", "message"),
     [
         (lambda r: shutil.rmtree(r), "no such folder"),
+        (lambda r: (shutil.rmtree(r), r.write_text("")), "a file, not a folder; expected a shard set"),
+        (lambda r: edit(r, scenes=3), "a field holds another kind of thing than it should"),
         (lambda r: (r / "index.json").unlink(), "no index.json"),
         (lambda r: (r / "index.json").write_text("{"), "not JSON"),
         (lambda r: (r / "index.json").write_text("[]"), "format None, this version reads format 1"),
