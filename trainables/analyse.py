@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from datasets.batch import Batch
 from datasets.command import asked, exit_code
+from datasets.shard_writer import check_no_file
 from datasets.shards import Index
 from datasets.source import Source, open_source
 from searchspace.record import provenance
@@ -75,6 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
 def run(request: Request) -> Path:
     if request.threads < 1:
         raise ValueError(f"--threads {request.threads}: expected at least 1")
+    if not 0 <= request.seed < 2**32:
+        raise ValueError(f"--seed {request.seed}: expected 0 to {2**32 - 1}")
+    if request.out is not None:
+        check_no_file(request.out)
     torch.set_num_threads(request.threads)
     source = open_source(request.data, cache=None, events=request.events)
     return analyse(

@@ -86,8 +86,10 @@ def teach(request: Request) -> tuple[Index, int, float]:
 
     Raises ValueError or OSError in one line; shards finished before are kept for --resume.
     """
-    if request.batch < 1 or (request.actors is not None and request.actors < 0):
-        raise ValueError(f"--batch {request.batch} --actors {request.actors}: at least 1 and 0")
+    if request.batch < 1:
+        raise ValueError(f"--batch {request.batch}: expected at least 1")
+    if request.actors is not None and request.actors < 0:
+        raise ValueError(f"--actors {request.actors}: expected 0 or more")
     index = Index.load(request.data)
     splits = [name for name in index.splits if name in request.split or not request.split]
     for name in request.split:

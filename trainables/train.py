@@ -19,6 +19,7 @@ import tyro
 
 from datasets.command import MISTAKES, asked, exit_code, plain
 from datasets.mix import open_sources
+from datasets.shard_writer import check_no_file
 from datasets.source import default_cache
 from datasets.storage import shown
 from searchspace.pins import parse_settings
@@ -140,10 +141,12 @@ def train(request: Request) -> int:
 
 
 def _refuse_other_folder(out: Path | None) -> None:
-    if not out or not out.exists() or (out / "run.json").is_file():
+    if out is None:
         return
+    check_no_file(out)
     begun = {"run.json.new"}  # all that a kill or a full disk may leave of a run's first moment
-    if not out.is_dir() or {path.name for path in out.iterdir()} - begun:
+    held = {path.name for path in out.iterdir()} if out.exists() else set()
+    if "run.json" not in held and held - begun:
         raise FileExistsError(
             f"--out {out}: holds something else; expected a new folder, or a run's to go on"
         )

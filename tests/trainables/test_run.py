@@ -161,6 +161,8 @@ def test_a_run_is_not_begun_in_a_folder_that_holds_something_else(tmp_path: Path
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(FileExistsError, match="holds something else; expected a new folder, or a run's"):
         train(Request("csem", data="nowhere", out=tmp_path))
+    with pytest.raises(NotADirectoryError, match="study.json is a file, not a folder"):
+        train(Request("csem", data="nowhere", out=tmp_path / "study.json" / "run"))
     (tmp_path / "study.json").rename(tmp_path / "run.json.new")  # what a kill leaves of a run's first moment
     with pytest.raises(ShardError, match="nowhere: no such folder"):
         train(Request("csem", data="nowhere", out=tmp_path))
