@@ -68,11 +68,17 @@ STOP = "stop"  # a file in the run folder that tells a data-parallel trial to en
 
 @dataclass(frozen=True)
 class Place:
-    """Where and with what every trial of a study runs. `cache` None streams; `events` as in datasets.events,
-    `mix` is mixed into every batch (datasets.mix). `family` is that of configurations that do not name their
-    own; `second` a second objective that trials measure. Of the `workers` of a trial `least_workers` will do
-    where no more can be had. `threads` are torch's in a trial's process, which
-    ends itself after `hang` seconds without a batch (trainables.watch)."""
+    """Where and with what every trial of a study runs.
+
+    family         that of configurations that do not name their own
+    second         a second objective that trials measure
+    cache          None streams
+    events         as in datasets.events
+    mix            mixed into every batch (datasets.mix)
+    threads        torch's in a trial's process
+    workers        of them `least_workers` will do where no more can be had
+    hang           seconds without a batch after which a trial's process ends itself (trainables.watch)
+    """
 
     family: str
     data: str

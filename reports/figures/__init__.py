@@ -48,10 +48,6 @@ from reports.figures.winner import (
 from reports.importance import Importance, importance
 
 __all__ = [
-    "panels",
-    "draw_panels",
-    "Panels",
-    "Panel",
     "CONFIRMED_CAPTION",
     "Confirmation",
     "Confusion",
@@ -59,6 +55,8 @@ __all__ = [
     "EventPrecision",
     "Importance",
     "LearningCurves",
+    "Panel",
+    "Panels",
     "ParallelCoordinates",
     "Recalls",
     "SearchHistory",
@@ -76,6 +74,7 @@ __all__ = [
     "draw_event_precision",
     "draw_importance",
     "draw_learning_curves",
+    "draw_panels",
     "draw_parallel_coordinates",
     "draw_recalls",
     "draw_search_history",
@@ -86,6 +85,7 @@ __all__ = [
     "event_precision",
     "importance",
     "learning_curves",
+    "panels",
     "parallel_coordinates",
     "recalls",
     "search_history",
