@@ -58,12 +58,13 @@ from trainables.cluster import (
 )
 from trainables.export import export_best, measure_winner
 from trainables.goals import PREDICTED
+from trainables.phase import run_phase
 from trainables.printed import analyse_rows, here
 from trainables.progress import Progress
 from trainables.registry import family
 from trainables.request import Request, begin, local_folders, pins_of, refuse_unfit
 from trainables.space import frames_of, notes_of, predictor, proposals_of
-from trainables.trial import Place, run_phase
+from trainables.trial import Place
 
 
 def main() -> int:
