@@ -2,7 +2,7 @@
 sed_eval_numbers.json, made by sed_eval_numbers.py beside it with the versions named there.
 
 Two differences are known. sed_eval gives no F-score to an event that never occurs or is never found, and
-leaves it out of the mean over events; ours is 0 and counts, as in the released code of Tonami et al. And where
+leaves it out of the mean over events; ours is 0 and counts, as in the released code of Tonami et al. Where
 a time lies on the border of two frames, its floats (0.14 / 0.02 is a little over 7) may take in one more: so
 it did in 353 of 5,000 random spans to two decimals. The times here lie off the borders.
 """
