@@ -66,7 +66,7 @@ def text(found: Sweep) -> str:
         parts.append(tables.as_text(tables.Table((found.of, name, "n"), rows, frozenset({0, 1, 2}))))
         if found.of == "study":
             continue
-        paper = f" (paper {units.number(line.quoted, 2)})" if line.quoted is not None else ""
+        paper = f" (the paper's text: {units.number(line.quoted, 2)})" if line.quoted is not None else ""
         parts.append(
             f"correlation of {found.of} with the means, {units.plural(len(rows), 'point')}: "
             f"Pearson {units.number(line.pearson, 2)}{paper}, Spearman {units.number(line.spearman, 2)}\n"

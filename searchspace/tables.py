@@ -189,7 +189,7 @@ def jobs(configurations: Iterable[Configuration], seeds: int, study_seed: int, e
 def as_record(made: Plan, baseline: int, published: Iterable[Published] = ()) -> dict[str, Any]:
     """The plan as study.json keeps it and reports read it; the others are compared with line `baseline`.
     "quoted" are the correlations that the paper, all of whose rows are `published`, gives in its text."""
-    columns = ("row", "line", "corpus", "split", "metric", "value", "spread", "spread_kind")
+    columns = ("row", "line", "corpus", "split", "metric", "value", "spread", "spread_kind", "said")
     return {
         "name": made.table,
         "paper": made.rows[0].published.paper,

@@ -19,7 +19,7 @@ from reports.figures.parallel import (
     parallel_coordinates,
 )
 from reports.figures.recalls import Recalls, draw_recalls, recalls
-from reports.figures.rows import Panel, Panels, draw_panels, panels
+from reports.figures.rows import Panel, Panels, draw_panels, has_bars, panels
 from reports.figures.search import (
     Curve,
     LearningCurves,
@@ -50,6 +50,7 @@ from reports.importance import Importance, importance
 __all__ = [
     "panels",
     "draw_panels",
+    "has_bars",
     "Panels",
     "Panel",
     "CONFIRMED_CAPTION",

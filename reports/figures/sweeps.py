@@ -191,7 +191,7 @@ def draw_sweep(info: Sweep, width: float) -> Figure:
     axes = figure.subplots(len(info.lines), 1, squeeze=False, sharex=True)[:, 0]
     for one, line in zip(axes, info.lines):
         on = units.scale(line.column)
-        one.set_title(f"{on.split} {on.label}" + (f" ({on.unit})" if on.unit else ""))
+        one.set_title(wrap(units.titled(on), 70 if width >= WIDE else 40, 2))
         grid(one, "y")
         if math.isfinite(line.reference):
             one.axhline(line.reference * on.factor, color=GREY, linewidth=1, linestyle="--", zorder=1)

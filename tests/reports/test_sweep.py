@@ -94,7 +94,7 @@ def test_the_correlation_that_the_paper_quotes_stands_beside_that_of_scenes(tmp_
     found = data_sweep(studies, "hours")
     assert [line.quoted for line in found.lines] == [0.89, None]
     said = text(found).split("correlation of hours")
-    assert "(paper 0.89)" in said[1] and "(paper" not in said[2]
+    assert "(the paper's text: 0.89)" in said[1] and "paper" not in said[2]
     assert [line.quoted for line in table_sweep(study(tmp_path / "alone", quoted=quoted)).lines] == [
         None,
         None,
