@@ -9,7 +9,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mode
@@ -18,8 +18,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 
 from datasets.events import parse_events, with_events
+from datasets.frames import untimed
 from datasets.mix import resolved
 from datasets.shards import Index
+from datasets.source import Source
 from datasets.storage import is_url
 from searchspace import record
 from searchspace import tables as paper_tables
@@ -31,7 +33,7 @@ from searchspace.pruners import Promotion
 from searchspace.published import Published
 from searchspace.race import EVERYONE
 from searchspace.study import Second, Spending, now, without_password
-from trainables import goals
+from trainables import goals, names
 from trainables.registry import family
 from trainables.space import families_of, pins_across
 
@@ -375,11 +377,17 @@ def refuse_table_options(request: Request) -> None:
         raise ValueError(f"--{given[0]} {getattr(request, given[0])}: only with --table")
 
 
-def refuse_unfit(index: Index, about: dict[str, Any], *, test: bool) -> None:
-    """Raises ValueError for shards without the splits a study needs, or other than the study was begun on."""
+def refuse_unfit(source: Source, about: dict[str, Any], *, test: bool, columns: Sequence[str] = ()) -> None:
+    """Raises ValueError for shards without the splits a study needs, or without the frame labels of its
+    objectives, `columns`; and for others than the study was begun on."""
+    index = source.index
     for split in ["val"] + ["test"] * test:
         if split not in index.splits or not index.splits[split].clips:
             raise ValueError(f"{index.place}: no {split} clips; splits: {', '.join(index.splits)}")
+    for column in columns:
+        split, _, metric = column.partition("/")
+        if metric.startswith(names.TIMED) and (why := untimed(source, split)):
+            raise ValueError(f"--objective {column}: {why}")
     begun_on = about.get("data", {}).get("checksum", index.checksum)
     if begun_on != index.checksum:
         raise ValueError(

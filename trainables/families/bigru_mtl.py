@@ -106,6 +106,8 @@ class Config:
         check_range(self, "n_mels", LEAST_MELS)
         for name in ("w_scene", "w_event", "reversal_strength"):
             check_range(self, name, 0.0)
+        if self.task == "mtl" and self.w_scene == self.w_event == 0:
+            raise ValueError("w_scene=0 and w_event=0: nothing is trained; expected one of them above 0")
         if self.dropout is not None:
             check_range(self, "dropout", 0.0, 0.99)
         for name in ("time_mask", "freq_mask"):
