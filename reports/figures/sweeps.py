@@ -191,7 +191,7 @@ def draw_sweep(info: Sweep, width: float) -> Figure:
     axes = figure.subplots(len(info.lines), 1, squeeze=False, sharex=True)[:, 0]
     for one, line in zip(axes, info.lines):
         on = units.scale(line.column)
-        one.set_title(wrap(units.titled(on), 70 if width >= WIDE else 40, 2))
+        one.set_title(wrap(units.titled(on), 70 if width >= WIDE else 42, 2))
         grid(one, "y")
         if math.isfinite(line.reference):
             one.axhline(line.reference * on.factor, color=GREY, linewidth=1, linestyle="--", zorder=1)
@@ -201,7 +201,8 @@ def draw_sweep(info: Sweep, width: float) -> Figure:
         x = [point.x for point in line.points]
         mean = [point.ours.mean * on.factor for point in line.points]
         spread = [point.ours.sd * on.factor if point.ours.n > 1 else 0.0 for point in line.points]
-        style = {"fmt": "D" if info.of == "study" else "D-", "linewidth": 1.4, "ms": 4.5, "mec": "white"}
+        size = 4.5 if width >= WIDE or len(x) <= 12 else 3.2  # the α of Fig. 2 lie closer from 0.9 on
+        style = {"fmt": "D" if info.of == "study" else "D-", "linewidth": 1.4, "ms": size, "mec": "white"}
         one.errorbar(x, mean, spread, color=BLUE, capsize=2, zorder=3, **style)
         if info.of == "study":
             one.set_xticks(x, [wrap(point.name, 18 if width >= WIDE else 9, 3) for point in line.points])
