@@ -14,9 +14,10 @@ Classes are chosen
     least    the k with the smallest
     top      the k with the most training clips, or the largest scores by --scores
     --names  by name
+
 Ties go to the class that comes first. Classes keep their order. Hours are drawn from the training split
-among the clips that hold a chosen class (or, with --keep-others, among all); with the same seed the clips of
-11 hours are among those of 22. Other splits stay whole but for clips that hold none of the classes.
+among the clips that hold a chosen class (or, with --keep-others, among all); with the same seed those of
+fewer hours are among those of more. Other splits stay whole but for clips that hold none of the classes.
 With --only the other kind of labels is forgotten, and clips without a known label of this kind are left out.
 """
 
