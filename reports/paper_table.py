@@ -104,9 +104,16 @@ def _beside(study: Study, row: Mapping[str, Any], runs: pd.DataFrame, done: pd.D
     elif ours.n == 1:
         word = f"{NOT_COMPARABLE}ours is one run, a comparison needs 2"
     if not ours.n:
-        ended = (done["trial"] == trial).any()
-        word = f"{NOT_COMPARABLE}no run has measured {row['metric']}" if ended else ""
+        word = _nothing(row, (done["trial"] == trial).any(), lost, int(study.record.get("seeds", 0)))
     return Beside(row, ours, word, difference, found.low, found.high, lost)
+
+
+def _nothing(row: Mapping[str, Any], finished: bool, lost: Mapping[str, int], seeds: int) -> str:
+    """Why a row has no figure of ours; "" while it may still come."""
+    if finished:
+        return f"{NOT_COMPARABLE}no run has measured {row['metric']}"
+    over = bool(lost) and "RUNNING" not in lost and sum(lost.values()) >= seeds
+    return f"{NOT_COMPARABLE}no run finished" if over else ""
 
 
 def paper_value(row: Mapping[str, Any]) -> float:

@@ -17,7 +17,7 @@ from searchspace.study import run_folder
 from searchspace.tables import Here, Plan, shares_sites
 from trainables.analyse import BATCH, analyse
 from trainables.contract import AudioFormat
-from trainables.names import FRAME_F, TIMED, measured
+from trainables.names import FRAME_F, OF_SCENES, TIMED, measured
 from trainables.recipe import complete
 
 
@@ -48,6 +48,8 @@ def _unmeasured(source: Source, metric: str, split: str) -> str:
     event = metric.removeprefix(FRAME_F)
     if metric.startswith(FRAME_F) and event not in source.index.labels.events:
         return f"needs the event {event!r}, which these shards do not have"
+    if metric in OF_SCENES and not source.index.labels.scenes:
+        return "needs scenes, which these shards do not have"
     if metric.startswith(TIMED) and (why := untimed(source, "val" if split == "validation" else split)):
         return why
     return ""

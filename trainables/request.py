@@ -378,15 +378,14 @@ def refuse_table_options(request: Request) -> None:
 
 
 def refuse_unfit(source: Source, about: dict[str, Any], *, test: bool, columns: Sequence[str] = ()) -> None:
-    """Raises ValueError for shards without the splits a study needs, or without the frame labels of its
-    objectives, `columns`; and for others than the study was begun on."""
+    """Raises ValueError for shards without the splits a study needs, or without the labels of its objectives,
+    `columns`; and for others than the study was begun on."""
     index = source.index
     for split in ["val"] + ["test"] * test:
         if split not in index.splits or not index.splits[split].clips:
             raise ValueError(f"{index.place}: no {split} clips; splits: {', '.join(index.splits)}")
     for column in columns:
-        split, _, metric = column.partition("/")
-        if metric.startswith(names.TIMED) and (why := untimed(source, split)):
+        if why := _unmeasured(source, column):
             raise ValueError(f"--objective {column}: {why}")
     begun_on = about.get("data", {}).get("checksum", index.checksum)
     if begun_on != index.checksum:
@@ -394,6 +393,17 @@ def refuse_unfit(source: Source, about: dict[str, Any], *, test: bool, columns: 
             f"{index.place} holds other data ({index.checksum[:12]}) than the study was begun on "
             f"({begun_on[:12]})"
         )
+
+
+def _unmeasured(source: Source, column: str) -> str:
+    """Why no run on these shards has a number in the column, "" if one has."""
+    split, _, metric = column.partition("/")
+    labels, place = source.index.labels, source.index.place
+    if metric in names.OF_SCENES and not labels.scenes:
+        return f"{place} has no scenes; take one of events, such as --objective val/event_map"
+    if metric.startswith("event_") and not labels.events:
+        return f"{place} has no event labels; take one of scenes, such as --objective {names.OBJECTIVE}"
+    return untimed(source, split) if metric.startswith(names.TIMED) else ""
 
 
 def local_folders(index: Index, mix: Iterable[str]) -> list[Path]:

@@ -161,6 +161,14 @@ def test_a_finished_row_whose_metric_was_not_measured_is_not_running(tmp_path: P
     assert words[1:] == ["not comparable: no run has measured frame_f_micro", "running"]
 
 
+def test_a_row_whose_runs_all_diverged_is_not_running(tmp_path: Path) -> None:
+    rows = [row(1, 0), row(2, 1, unlike=["other corpus"]), row(3, 2)]
+    nan = math.nan
+    one = study(tmp_path, rows, {0: (70.0, 71.0), 1: (nan, nan), 2: (nan,)})
+    words = [line[4] for line in paper_table.beside_table(paper_table.paper_table(one)).rows]
+    assert words[1:] == ["not comparable: no run finished", "running"]
+
+
 @pytest.mark.parametrize(
     "spread, kind, says",
     [

@@ -323,6 +323,29 @@ def test_events_in_time_need_onsets_and_offsets_in_the_split_they_are_measured_o
             refuse_unfit(source, {}, test=True, columns=["macs", column])
 
 
+@pytest.mark.parametrize(
+    "labels, column, says",
+    [
+        (LabelSpace((), ("car",)), "val/scene_accuracy", "has no scenes; take one of events"),
+        (LabelSpace((), ("car",)), "val/svm_accuracy", "has no scenes; take one of events"),
+        (LabelSpace(("park", "tram"), ()), "val/event_map", "has no event labels; take one of scenes"),
+    ],
+)
+def test_an_objective_needs_its_kind_of_labels(
+    framed: Source, labels: LabelSpace, column: str, says: str
+) -> None:
+    other = copy.copy(framed)
+    other.index = replace(framed.index, labels=labels)
+    with pytest.raises(ValueError, match=f"--objective {column}: .*{says}"):
+        refuse_unfit(other, {}, test=True, columns=[column])
+    made = tables.plan(tables.rows_of(ROWS, "3", "2,3"), {}, here(framed, "bigru_mtl", None, 2))
+    assert len(made.configurations) == 2
+    if not labels.scenes:
+        rows = tables.plan(tables.rows_of(ROWS, "3", "2,3"), {}, here(other, "bigru_mtl", None, 2)).rows
+        whys = {row.published.metric: row.why for row in rows if row.published.line == 3}
+        assert whys["scene_accuracy"] == "needs scenes, which these shards do not have"
+
+
 def test_what_the_paper_does_not_print_can_be_set_and_is_told(framed: Source) -> None:
     pins = {"lr": 0.003, "width": 0.1}
     made = tables.plan(tables.rows_of(ROWS, "3"), pins, here(framed, "bigru_mtl", None, 2))
