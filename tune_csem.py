@@ -22,10 +22,10 @@ from typing import Any
 
 import optuna
 import ray
-import tyro
 
 import reports
 from datasets import synthetic
+from datasets.command import asked, plain
 from datasets.mix import open_sources
 from datasets.shards import Index
 from datasets.source import Source, default_cache
@@ -68,7 +68,7 @@ from trainables.trial import Place, run_phase
 
 
 def main() -> int:
-    request, study = tyro.cli(Request, description=__doc__), None
+    request, study = asked(Request, "python tune_csem.py", __doc__), None
     try:
         study, request = begin(request)
         with hold(study):
@@ -78,7 +78,7 @@ def main() -> int:
             raise
         if study and not request.resume:
             record.discard_unused(study)
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if study is None:

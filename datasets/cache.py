@@ -31,6 +31,7 @@ from torch import Tensor
 
 from datasets import storage
 from datasets.batch import Batch
+from datasets.flush import flush
 from datasets.members import ShardError, clip_members
 from datasets.prefetch import map_ahead
 from datasets.shards import Clip, ClipLabels, Index, Shard, Split, check_clip_size
@@ -159,11 +160,7 @@ def _keep_through_a_power_cut(folder: Path) -> None:
     """The name of a finished split must not reach the disk before what is in it: zeros have the right shape,
     and trials would be ranked on them."""
     for path in [*folder.iterdir(), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        flush(path)
 
 
 def _check_room(index: Index, clips: int, home: Path) -> None:

@@ -1,10 +1,13 @@
-"""Corpora that have public archives:  python -m datasets.download NAME --out DIR [--only meta]
+"""Corpora that have public archives.
+
+    python -m datasets.download list
+    python -m datasets.download NAME --out DIR [--only meta]
 
 datasets/archives.json has the places, sizes and checksums. Each archive is downloaded to DIR/archives (gone
 on with where it broke off), checked, unpacked into DIR and deleted, unless --keep-archives; a record,
 DIR/archives/<file>.json, says that it was, so that the same command again does what is left. A checksum that
-archives.json lacks is asked of the record that the corpus' place keeps. Where that can't be had either the
-file's SHA-256 is printed: compare it with a colleague's.
+archives.json lacks is asked of the record that the corpus' place keeps. Where that can't be had either,
+the file's SHA-256 is printed: compare it with a colleague's.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from rich.progress import Progress as Bars
 
 from datasets import remote
 from datasets.checksums import from_record
-from datasets.command import exit_code
+from datasets.command import asked, exit_code
 from datasets.fetch import Fetched, Progress, fetch
 from datasets.unpack import unpack
 
@@ -51,7 +54,7 @@ class Request:
     name: tyro.conf.Positional[str]
     """The corpus; `list` shows which there are."""
     out: Path | None = None
-    """Folder to unpack into."""
+    """Folder to unpack into; left out only with `list`."""
     only: tuple[str, ...] = ()
     """Only files with these parts in their names, e.g. meta or audio.3."""
     mirror: str | None = None
@@ -92,12 +95,12 @@ def download(
     """
     folder = out / "archives"
     folder.mkdir(parents=True, exist_ok=True)
-    todo = [file for file in files if not _record(folder, file).is_file()]
+    there = [file for file in files if _record(folder, file).is_file()]
+    for file in there:
+        print(f"{file.name}: there already", flush=True)
+    todo = _completed([file for file in files if file not in there], corpus.get("record"))
     _check_room(todo, out)
-    for file in files:
-        if file not in todo:
-            print(f"{file.name}: there already", flush=True)
-            continue
+    for file in todo:
         with _progress(file.name) as progress:
             fetched = fetch(file.url, folder / file.name, size=file.bytes, md5=file.md5, progress=progress)
         print(f"{file.name}: {fetched.bytes:,} bytes, {_verdict(fetched)}", flush=True)
@@ -108,8 +111,11 @@ def download(
     _report(corpus, {file.name for file in files}, out)
 
 
-def _completed(files: Sequence[Archive], record: str) -> list[Archive]:
-    """`files` with the sizes and checksums that are published where they come from, if they can be had."""
+def _completed(files: Sequence[Archive], record: str | None) -> Sequence[Archive]:
+    """`files` with the sizes and checksums that are published where they come from, if they can be had;
+    nobody is asked where none is missing."""
+    if record is None or all(file.md5 is not None for file in files):
+        return files
     try:
         known = from_record(record)
     except remote.StorageError as error:
@@ -208,13 +214,11 @@ def run(request: Request) -> None:
         raise ValueError(f"--mirror {request.mirror}: expected an http:// or https:// URL")
     corpus = known[request.name]
     files = chosen(archives(corpus, request.mirror), request.only)
-    if "record" in corpus and any(file.md5 is None for file in files):
-        files = _completed(files, corpus["record"])
     download(corpus, files, request.out, request.keep_archives)
 
 
 def main(argv: list[str] | None = None) -> int:
-    request = tyro.cli(Request, prog="python -m datasets.download", args=argv, description=__doc__)
+    request = asked(Request, "python -m datasets.download", __doc__, argv)
     return exit_code(lambda: run(request), stopped="stopped; the same command goes on with what is left")
 
 

@@ -96,7 +96,8 @@ def probe(
             else:
                 found[file.recording.name] = header
     if not found:
-        raise ValueError(f"none of the {len(files)} files could be read; {next(iter(damaged.items()), '')}")
+        first = "".join(f": {name}: {why}" for name, why in list(damaged.items())[:1])
+        raise ValueError(f"none of the {len(files)} files could be read{first}")
     formats = {}
     for name, (rate, channels, _) in found.items():
         try:
@@ -136,7 +137,7 @@ def _header(file: AudioFile) -> tuple[int, int, str] | Damaged:
                 return Damaged(file.recording.name, "no samples")
             return sound.samplerate, sound.channels, sound.subtype
     except (soundfile.SoundFileError, OSError) as error:
-        return Damaged(file.recording.name, _reason(error, file.path))
+        return Damaged(file.recording.name, reason(error, file.path))
 
 
 def encode(file: AudioFile, conversion: Conversion = AS_IT_IS) -> Encoded | Damaged:
@@ -192,7 +193,7 @@ def decode_file(file: AudioFile) -> tuple[np.ndarray, int, str] | Damaged:
                 sound.seek(min(first, sound.frames))
                 samples = sound.read(promised, dtype=dtype, always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
-        return Damaged(name, _reason(error, file.path))
+        return Damaged(name, reason(error, file.path))
     if len(samples) != promised:
         return Damaged(name, f"cut off: {len(samples)} of {promised} samples are there")
     if flac_intact(data) is False:
@@ -220,6 +221,7 @@ def wav_frames(data: bytes) -> int:
     return 0
 
 
-def _reason(error: Exception, path: Path) -> str:
+def reason(error: Exception, path: Path) -> str:
+    """Why a file can't be read, in one line without its name."""
     text = " ".join(str(error).split()).replace(f"Error opening {str(path)!r}: ", "")
     return text or type(error).__name__

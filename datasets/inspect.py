@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 
 from datasets import storage
-from datasets.command import exit_code
+from datasets.command import asked, exit_code
 from datasets.picture import check_picture, draw, occurrences, relation
 from datasets.progress import Progress
 from datasets.shards import ClipLabels, Index, Shard, ShardError, read_labels
@@ -207,8 +207,7 @@ def inspect(
         shards: the folder with index.json, or its URL
         verify: read every shard and compare its SHA-256 with the index
         picture: draw P(event | scene) of the first split into this file (.png, .pdf, .svg)
-        instances: draw instead how many instances of each event each scene has, in all splits together
-            (Imoto et al. 2022, Fig. 1)
+        instances: draw instead how often each event begins in each scene, in all splits (Imoto 2022, Fig. 1)
     """
     index = Index.load(shards)
     if picture is not None:
@@ -236,7 +235,7 @@ _verify = verify
 
 
 def main(argv: list[str] | None = None) -> int:
-    return exit_code(lambda: tyro.cli(inspect, prog="python -m datasets.inspect", args=argv))
+    return exit_code(lambda: asked(inspect, "python -m datasets.inspect", argv=argv))
 
 
 if __name__ == "__main__":

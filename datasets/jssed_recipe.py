@@ -28,11 +28,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from datasets.command import explained
 from datasets.convert import Conversion
 from datasets.corpora.audioset import SUFFIXES
 from datasets.corpora.corpus import SPLITS
 from datasets.corpora.jssed import CLIPS, EVENTS, SCENES, spelling
-from datasets.encode import quantise
+from datasets.encode import quantise, reason
 from datasets.prefetch import map_ahead
 from datasets.progress import Progress
 from datasets.shard_writer import check_unused, unfinished
@@ -54,6 +55,7 @@ RELATIONS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+@explained
 @dataclass(frozen=True)
 class Recipe:
     """How the clips are mixed."""
@@ -156,6 +158,8 @@ def _check(recipe: Recipe) -> None:
         raise ValueError(f"--snr-db {recipe.snr_db[0]:g} {recipe.snr_db[1]:g}: the lowest first, -100 to 100")
     if not 0 <= low <= high <= 1000:
         raise ValueError(f"--events-per-clip {low} {high}: the fewest first, 0 to 1000")
+    if recipe.seed < 0:
+        raise ValueError(f"--seed {recipe.seed}: expected 0 or more")
     if recipe.jobs < 1:
         raise ValueError(f"--jobs {recipe.jobs}: at least 1")
 
@@ -168,7 +172,8 @@ def _counts(recipe: Recipe) -> dict[str, int]:
 def _sources(root: Path, kind: str, seed: int, code: int) -> Sources:
     """The recordings of each class, divided 8 : 1 : 1 among the splits."""
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; expected a folder for each {kind}, with recordings")
+        what = "a file, not a folder" if root.exists() else "no such folder"
+        raise FileNotFoundError(f"{root}: {what}; expected a folder for each {kind}, with recordings")
     files: dict[str, dict[str, Sequence[Path]]] = {}
     shared = []
     for number, folder in enumerate(sorted(path for path in root.iterdir() if path.is_dir())):
@@ -261,7 +266,7 @@ def _read(path: Path, conversion: Conversion) -> np.ndarray:
         samples, rate = soundfile.read(path, always_2d=True)
         samples = conversion.apply(samples, rate)
     except (soundfile.SoundFileError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: {reason(error, path)}") from error
     if len(samples) == 0 or not np.isfinite(samples).all() or not _rms(samples) > 0:
         raise ValueError(f"{path}: silent, empty or not finite; take it out")
     return samples

@@ -117,7 +117,11 @@ def draw(shown: Relation, path: Path) -> None:
     bar.outline.set_visible(False)
     lines = [part for line in shown.title.split("\n") for part in textwrap.wrap(line, int(width * 12))]
     figure.suptitle("\n".join(lines), fontsize=10, x=0.01, ha="left")
-    figure.savefig(path, dpi=130)
+    try:
+        figure.savefig(path, dpi=130)
+    except OSError as error:
+        path.unlink(missing_ok=True)  # half a picture
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def percent(value: float, top: float) -> str:

@@ -1,5 +1,4 @@
-"""The plan of an epoch: which clips go to which rank at which step. Pure arithmetic, no files, no
-torch.
+"""The plan of an epoch: which clips go to which rank at which step. Pure arithmetic, no files, no torch.
 
 Every training clip is seen once an epoch and every evaluation clip is scored once, for any number of ranks,
 and all ranks make the same number of training steps. `batch_size` is the global batch, over all ranks.
@@ -35,8 +34,8 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a rank reads, in order; the order (n,) in which it hands the clips on, as numbers
-    in the split; and the sizes of the batches it cuts them into."""
+    """What a rank reads, in order; the order (n,) in which it hands the clips on, as numbers in the split;
+    and the sizes of the batches it cuts them into."""
 
     segments: tuple[Segment, ...]
     order: np.ndarray

@@ -27,7 +27,7 @@ from tyro.extras import SubcommandApp
 
 from datasets import storage
 from datasets.build import build_shards
-from datasets.command import exit_code
+from datasets.command import READING, exit_code, explained
 from datasets.convert import Channels, Conversion
 from datasets.corpora import (
     ABOUT,
@@ -77,6 +77,12 @@ def summary(index: Index, notes: Sequence[str]) -> str:
 app = SubcommandApp()
 
 
+def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a function the command `name`."""
+    return lambda function: app.command(name=name)(explained(function))
+
+
+@explained
 @dataclass(frozen=True)
 class Work:
     """Where the shards go and how they are made."""
@@ -101,7 +107,7 @@ class Work:
         if (seed := options.get("seed", 0)) < 0:
             raise ValueError(f"--seed {seed}: expected 0 or more")
         if not 0 < (fraction := options.get("validation_fraction", 0.5)) < 1:
-            raise ValueError(f"a validation fraction of {fraction}: accepted are values between 0 and 1")
+            raise ValueError(f"--validation-fraction {fraction}: accepted are values between 0 and 1")
         conversion = Conversion(self.rate, self.channels)
         out = self.out if storage.is_url(self.out) else Path(self.out)
         check_free(out)
@@ -119,6 +125,7 @@ class Work:
         print(summary(built.index, built.notes))
 
 
+@explained
 @dataclass(frozen=True)
 class HoldOut:
     """How a validation split is made where there is none."""
@@ -141,18 +148,18 @@ DEFAULT_RECIPE = Recipe()
 def _plain(name: str, reader: Callable[..., Corpus], about: str) -> None:
     """A command for a corpus that has no options of its own."""
 
-    def command(source: Path, work: WorkFlags, hold_out: HoldOutFlags = DEFAULT_HOLD_OUT) -> None:
+    def plain(source: Path, work: WorkFlags, hold_out: HoldOutFlags = DEFAULT_HOLD_OUT) -> None:
         work.run(name, reader, source, **vars(hold_out))
 
-    command.__doc__ = f"{about}\n\nArgs:\n    source: the folder that its archives were unpacked into\n"
-    app.command(name=name)(command)
+    plain.__doc__ = f"{about}\n\nArgs:\n    source: the folder that its archives were unpacked into\n"
+    command(name)(plain)
 
 
 _plain("tau2019", read_tau2019, "TAU Urban Acoustic Scenes 2019, development set.")
 _plain("tut2018", read_tut2018, "TUT Urban Acoustic Scenes 2018, development set (the mobile variant too).")
 
 
-@app.command(name="tau-like")
+@command("tau-like")
 def tau_like(
     source: Path,
     work: WorkFlags,
@@ -171,7 +178,7 @@ def tau_like(
     work.run(name, read_tau_like, source, fold=fold, about=ABOUT.get(name, UNKNOWN), **vars(hold_out))
 
 
-@app.command(name="tut-as")
+@command("tut-as")
 def tut_as(source: Path, work: WorkFlags, fold: int = 1, hold_out: HoldOutFlags = DEFAULT_HOLD_OUT) -> None:
     """TUT Acoustic Scenes 2016 or 2017, development set: 15 scenes, four folds.
 
@@ -182,7 +189,7 @@ def tut_as(source: Path, work: WorkFlags, fold: int = 1, hold_out: HoldOutFlags 
     work.run("tut-as", read_tut_as, source, fold=fold, **vars(hold_out))
 
 
-@app.command(name="dcase2013")
+@command("dcase2013")
 def dcase2013(
     source: Path,
     work: WorkFlags,
@@ -203,7 +210,7 @@ def dcase2013(
     work.run("dcase2013", read_dcase2013, source, **options, **vars(hold_out))
 
 
-@app.command(name="jssed")
+@command("jssed")
 def jssed(source: Path, work: WorkFlags, hold_out: HoldOutFlags = DEFAULT_HOLD_OUT) -> None:
     """JSSED, or a corpus made by jssed-recipe, in the generic form that datasets/corpora/jssed.py describes.
 
@@ -215,7 +222,7 @@ def jssed(source: Path, work: WorkFlags, hold_out: HoldOutFlags = DEFAULT_HOLD_O
     work.run(name, read_jssed, source, **vars(hold_out))
 
 
-@app.command(name="jssed-recipe")
+@command("jssed-recipe")
 def jssed_recipe(backgrounds: Path, events: Path, out: Path, recipe: RecipeFlags = DEFAULT_RECIPE) -> None:
     """Mix a corpus like JSSED from your own recordings; `jssed` prepares what it writes.
 
@@ -227,7 +234,7 @@ def jssed_recipe(backgrounds: Path, events: Path, out: Path, recipe: RecipeFlags
     print(make_jssed(backgrounds, events, out, recipe))
 
 
-@app.command(name="audioset")
+@command("audioset")
 def audioset(
     source: Path,
     work: WorkFlags,
@@ -243,7 +250,7 @@ def audioset(
     work.run("audioset", read_audioset, source, train=train, **vars(hold_out))
 
 
-@app.command(name="audioset-strong")
+@command("audioset-strong")
 def audioset_strong(
     source: Path,
     work: WorkFlags,
@@ -253,14 +260,13 @@ def audioset_strong(
     """AudioSet's strong labels of 2021: 456 events with onsets and offsets, no scenes.
 
     Args:
-        source: the folder with audioset_train_strong.tsv, audioset_eval_strong.tsv, mid_to_display_name.tsv
-            and, anywhere below, the clips
+        source: the folder with audioset_{train,eval}_strong.tsv, mid_to_display_name.tsv and, below, clips
         test: the test list; framed = audioset_eval_strong_framed_posneg.tsv
     """
     work.run("audioset-strong", read_audioset_strong, source, test=test, **vars(hold_out))
 
 
-@app.command(name="fsdkaggle2019")
+@command("fsdkaggle2019")
 def fsdkaggle2019(
     source: Path,
     work: WorkFlags,
@@ -276,7 +282,7 @@ def fsdkaggle2019(
     work.run("fsdkaggle2019", read_fsdkaggle2019, source, train=train, **vars(hold_out))
 
 
-@app.command(name="tut-sed")
+@command("tut-sed")
 def tut_sed(
     source: Path,
     work: WorkFlags,
@@ -297,7 +303,7 @@ def tut_sed(
     work.run("tut-sed", read_tut_sed, source, **options, **vars(hold_out))
 
 
-@app.command(name="imoto")
+@command("imoto")
 def imoto(
     source: Path,
     work: WorkFlags,
@@ -315,7 +321,7 @@ def imoto(
     work.run("imoto", read_imoto, source, fold=fold, clip_seconds=clip_seconds, **vars(hold_out))
 
 
-@app.command(name="table")
+@command("table")
 def table(
     source: Path,
     work: WorkFlags,
@@ -339,8 +345,9 @@ def table(
 
 
 def main(argv: list[str] | None = None) -> int:
-    about = "Raw recordings to shards."
-    return exit_code(lambda: app.cli(args=argv, prog="python -m datasets.prepare", description=about))
+    about = "Raw recordings to shards: python -m datasets.prepare NAME --help lists a corpus' options."
+    prog = "python -m datasets.prepare"
+    return exit_code(lambda: app.cli(args=argv, prog=prog, description=about, config=READING))
 
 
 if __name__ == "__main__":

@@ -191,9 +191,17 @@ def write_split(
 
 
 def check_unused(out: Path) -> None:
-    """Raises FileExistsError unless `out` is an empty folder or nothing yet."""
+    """Raises FileExistsError unless `out` is an empty folder or nothing yet, NotADirectoryError if it can't
+    become one."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not an empty folder; give another --out or delete it")
+    check_no_file(out)
+
+
+def check_no_file(out: Path) -> None:
+    """Raises NotADirectoryError where a file stands in the way of a folder `out`."""
+    if files := [place for place in (out, *out.parents) if place.is_file()]:
+        raise NotADirectoryError(f"--out {out}: {files[0]} is a file, not a folder")
 
 
 @contextmanager

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import storage
+from datasets.flush import flush
 from datasets.labels import LabelSpace
 from datasets.members import CLIP_BYTES, ShardError, clip_members, expand_tar
 from datasets.prefetch import map_ahead
@@ -71,7 +72,10 @@ class ClipLabels:
     @staticmethod
     def from_json(data: bytes) -> ClipLabels:
         """Raises ValueError (or its subclasses) when `data` is not the JSON of the module's docstring."""
-        record = json.loads(data)
+        try:
+            record = json.loads(data)
+        except ValueError as error:
+            raise ValueError(f"its labels are not JSON: {error}") from error
         if not isinstance(record, dict):
             raise ValueError(f"labels are a JSON {type(record).__name__}, expected an object")
         events, strong = record.get("events"), record.get("strong")
@@ -201,6 +205,7 @@ class Index:
             record["tags"] = asdict(self.tags)
         unnamed = Path(self.root) / f".index.json.{os.getpid()}"
         unnamed.write_text(json.dumps(record), encoding="utf-8")
+        flush(unnamed)  # what has an index.json is complete, after a power cut too
         os.replace(unnamed, Path(self.root) / "index.json")
 
 
@@ -302,7 +307,8 @@ def _split_record(split: Split) -> dict[str, Any]:
 
 def _read_index(root: str | Path) -> dict[str, Any]:
     if isinstance(root, Path) and not root.is_dir():
-        raise ShardError(f"{root}: no such folder; expected a shard set made by `python -m datasets.prepare`")
+        what = "a file, not a folder" if root.exists() else "no such folder"
+        raise ShardError(f"{root}: {what}; expected a shard set made by `python -m datasets.prepare`")
     path = storage.shown(storage.join(root, "index.json"))
     try:
         record = json.loads(storage.read_bytes(root, "index.json").decode("utf-8"))
@@ -343,8 +349,10 @@ def _parse(root: str | Path, record: dict[str, Any]) -> Index:
         return index
     except KeyError as error:
         raise ShardError(f"{path}: no field {error}") from error
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+    except ValueError as error:
         raise ShardError(f"{path}: {error}") from error
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise ShardError(f"{path}: a field holds another kind of thing than it should: {error}") from error
 
 
 def _parse_tags(record: dict[str, Any] | None) -> Tags | None:

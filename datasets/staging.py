@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from datasets import storage
+from datasets.flush import flush
 from datasets.shard_writer import check_unused
 from datasets.shards import Clip, Index, Shard
 
@@ -60,8 +61,7 @@ class Staging:
         if storage.is_url(self.out):
             storage.put(path, self.out, item.shard.name)
         else:
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+            flush(path)
         self._append(asdict(item))
         self.finished.append(item)
         if storage.is_url(self.out):

@@ -4,10 +4,9 @@
     python -m datasets.subset SHARDS --only scenes --out NEWSHARDS
 
 As Parikh et al. 2022, §4.2-4.4, take k classes and T hours of AudioSet, and as ERGL (Hou et al. 2023, §3)
-takes its n events. Each operation is a pure function `Index -> Index`; what it gives can be streamed and
-cached like any other index, and `write` makes a shard set of it, clips copied byte for byte.
+takes its n events. Clips are copied byte for byte.
 
-Classes are chosen
+Classes are chosen (--choose, --names)
     random   k drawn by seed; with the same seed, the 35 are among the 115
     most     the k with the largest scores by --scores, a teacher's on the scene corpus: that corpus with
              tags (python -m trainables.teacher), or an array
@@ -15,10 +14,12 @@ Classes are chosen
     top      the k with the most training clips, or the largest scores by --scores
     --names  by name
 
-Ties go to the class that comes first. Classes keep their order. Hours are drawn from the training split
-among the clips that hold a chosen class (or, with --keep-others, among all); with the same seed those of
-fewer hours are among those of more. Other splits stay whole but for clips that hold none of the classes.
-With --only the other kind of labels is forgotten, and clips without a known label of this kind are left out.
+Ties go to the class that comes first. Classes keep their order.
+
+Hours are drawn from the training split among the clips that hold a chosen class (or, with --keep-others,
+among all); with the same seed the clips of 11 hours are among those of 22. Other splits stay whole but for
+clips that hold none of the classes. With --only the other kind of labels is forgotten, and clips without a
+known label of this kind are left out.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ import numpy as np
 import tyro
 
 from datasets import storage
-from datasets.command import exit_code
+from datasets.command import asked, exit_code
 from datasets.labels import LabelSpace
 from datasets.shard_writer import ShardWriter, rewritten_index, unfinished
 from datasets.shards import Clip, ClipLabels, Index, Shard, Split, check_clip_size, read_labels
+from datasets.tables import text_lines
 
+# Each operation is a pure function `Index -> Index`, and what it gives can be streamed and cached like any
+# other index; `write` makes a shard set of it.
 _CLASSES, _CLIPS = 1, 2  # draws that must not follow one another though the seed is the same
 
 
@@ -295,8 +299,7 @@ def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
     known = index.labels.events
     names = request.names
     if request.names_from is not None:
-        lines = request.names_from.read_text(encoding="utf-8").splitlines()
-        names += tuple(line.strip() for line in lines if line.strip())
+        names += tuple(line.strip() for _, line in text_lines(request.names_from))
     if names or request.names_from is not None:
         if request.events is not None:
             raise ValueError(f"--events {request.events} and names: give one of them")
@@ -305,6 +308,8 @@ def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
         return named_events(known, names)
     if request.scores is not None and (request.events is None or request.choose in (None, "random")):
         raise ValueError("--scores needs --events and --choose most, least or top")
+    if request.choose is not None and request.events is None:
+        raise ValueError(f"--choose {request.choose} needs --events, how many")
     if request.events is None:
         return None
     if request.choose in (None, "random"):
@@ -320,6 +325,8 @@ def chosen_events(request: Request, index: Index) -> tuple[str, ...] | None:
 
 def make(request: Request) -> None:
     index = Index.load(request.shards)
+    if request.seed < 0:
+        raise ValueError(f"--seed {request.seed}: expected 0 or more")
     events = chosen_events(request, index)
     if events is None and request.hours is None and request.only is None:
         raise ValueError("nothing to leave out: give --events, --names, --hours or --only")
@@ -355,7 +362,7 @@ def _read_scores(place: str, events: Sequence[str]) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> int:
-    request = tyro.cli(Request, prog="python -m datasets.subset", description=__doc__, args=argv)
+    request = asked(Request, "python -m datasets.subset", __doc__, argv)
     return exit_code(lambda: make(request))
 
 

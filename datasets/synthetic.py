@@ -31,8 +31,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import tyro
 
+from datasets.command import asked, exit_code
 from datasets.labels import LabelSpace
 from datasets.prefetch import map_ahead
 from datasets.shard_writer import Sample, unfinished, write_split
@@ -491,14 +491,12 @@ def main(argv: list[str] | None = None) -> int:
             out, train=clips, val=rest, test=rest, seconds=seconds, sample_rate=sample_rate, seed=seed
         )
 
-    try:
-        index = tyro.cli(synthetic, prog="python -m datasets.synthetic", args=argv)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    counts = ", ".join(f"{split.clips} {name}" for name, split in index.splits.items())
-    print(f"{index.root}: {counts}; checksum {index.checksum}")
-    return 0
+    def work() -> None:
+        index = asked(synthetic, "python -m datasets.synthetic", argv=argv)
+        counts = ", ".join(f"{split.clips} {name}" for name, split in index.splits.items())
+        print(f"{index.root}: {counts}; checksum {index.checksum}")
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from reports import units
 from reports.collect import Study
-from reports.rank import Ranking, search_table
+from reports.rank import Ranking, foreign, search_table
 
 
 class Again(NamedTuple):
@@ -48,8 +46,7 @@ def winner_seeds(study: Study, trial: int) -> tuple[int, ...]:
 def train_command(study: Study, config: Mapping[str, Any], seed: int | None, out: str = "") -> str:
     """The shell command that trains a configuration again, every word quoted, in lines of a page; `out`: the
     folder to keep the run in, its test score with it."""
-    several = "family" in config  # then a knob without a value is another family's (or none by default)
-    known = {name: v for name, v in config.items() if name != "family" and not (several and pd.isna(v))}
+    known = {name: v for name, v in config.items() if name != "family" and not foreign(config, name)}
     settings = [f"{name}={text}" for name, value in known.items() if (text := units.knob(value))]
     asked = study.record.get("request") or {}
     events, threads = str(asked.get("events") or "labels"), int(asked.get("cpus_per_trial") or 1)

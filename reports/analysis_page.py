@@ -28,7 +28,10 @@ class Part(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; 0, or 2 after one line about what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m reports.analysis")
+    parser = argparse.ArgumentParser(
+        prog="python -m reports.analysis",
+        description="A page of what a model has learned: one file, no network, no script.",
+    )
     parser.add_argument("folder", type=Path, help="a folder that python -m trainables.analyse has analysed")
     parser.add_argument(
         "--event",

@@ -77,9 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("second", help="the same")
     parser.add_argument(
         "--metric",
-        help="such as test/scene_accuracy; the objective on test where every run has it, else on val",
+        help="by default test/scene_accuracy where both sides have it, else val/scene_accuracy",
     )
-    parser.add_argument("--test", choices=["auto", *NAMES], default="auto")
+    parser.add_argument(
+        "--test",
+        choices=["auto", *NAMES],
+        default="auto",
+        help="by default (auto) paired where all seeds are shared, else welch",
+    )
     asked = parser.parse_args(arguments)
     try:
         print(sentence(compare_places(asked.first, asked.second, asked.metric, asked.test)))

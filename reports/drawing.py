@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -72,13 +74,15 @@ def render(draw: Callable[[Any, float], Figure], info: Any) -> Rendering:
 
 def _png(draw: Callable[[Any, float], Figure], info: Any, width: float) -> bytes:
     with styled():
-        buffer = io.BytesIO()
-        draw(info, width).savefig(buffer, format="png", dpi=DPI)
+        figure = draw(info, width)
+        figure.set_dpi(DPI)
+        ink = FigureCanvasAgg(figure)
+        ink.draw()
+        whole = Image.fromarray(np.asarray(ink.buffer_rgba())).convert("RGB")
     # A third of the bytes. The default method gives rare colours up: a lone red mark would turn grey.
-    whole = Image.open(buffer).convert("RGB")
     few = whole.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     small = io.BytesIO()
-    few.save(small, format="png", optimize=True)
+    few.save(small, format="png")  # a tenth more bytes than `optimize`, in a tenth of the time
     return small.getvalue()
 
 

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("page", type=Path, help="report.html, comparison.html or analysis.html")
     parser.add_argument("--out", type=Path, required=True, help="the picture (.png)")
-    parser.add_argument("--width", type=int, default=1000, help="pixels")
-    parser.add_argument("--height", type=int, default=1200, help="pixels")
+    parser.add_argument("--width", type=int, default=1000, help="pixels (default: 1000)")
+    parser.add_argument("--height", type=int, default=1200, help="pixels (default: 1200)")
     asked = parser.parse_args(arguments)
     try:
         take(asked.page, asked.out, asked.width, asked.height)

@@ -63,9 +63,9 @@ class Standing(NamedTuple):
 class Ranking(NamedTuple):
     """The confirmed configurations, best first.
 
-    test      "paired t-test" if all shared repeats ran with the same seeds, else "Welch t-test"
-    waiting   confirmed configurations without a single usable run: trial -> why, by state
-    differing knobs on which the standings differ
+    test        "paired t-test" if all shared repeats ran with the same seeds, else "Welch t-test"
+    waiting     confirmed configurations without a single usable run: trial -> why, by state
+    differing   knobs on which the standings differ
     correction  what the p values are corrected by
     """
 
@@ -269,6 +269,12 @@ def value_key(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return repr(float(value)) if isinstance(value, int | float | np.number) else repr(value)
+
+
+def foreign(config: Mapping[str, Any], name: str) -> bool:
+    """Whether the knob, in a search of several families, is another family's: this one has no value for it
+    (or none by default)."""
+    return "family" in config and value_key(config.get(name)) == ""
 
 
 def label(result: Ranking, standing: Standing) -> str:

@@ -7,12 +7,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from reports import cost, units
 from reports.collect import Study
 from reports.findings import LOST, Comparable, lost, printed_row, reasons, searched_knobs
-from reports.rank import Ranking, Standing, differing, search_table
+from reports.rank import Ranking, Standing, differing, foreign, search_table
 from reports.statistics import summarise
 
 LONGEST = 400  # rows of a table on the page; the rest is in trials.parquet
@@ -108,9 +106,7 @@ def _origin(origin: str) -> str:
 
 
 def _knob_of(config: Mapping[str, Any], name: str) -> str:
-    """ "–" in a search of several families for a knob that this one does not have (or is none by default)."""
-    value = config.get(name)
-    return units.NONE if "family" in config and pd.isna(value) else units.short_knob(value)
+    return units.NONE if foreign(config, name) else units.short_knob(config.get(name))
 
 
 def differing_knobs(result: Ranking) -> Table:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optuna.study import StudyDirection
@@ -63,20 +64,37 @@ class Objectives:
         second = self.second_of(trial)
         return [value, math.nan if second is None else second]
 
-    def means(self, jobs: Iterable[FrozenTrial]) -> list[Mean]:
-        """(first trial, its objectives' means over the trials, better when higher) of every configuration
-        with a COMPLETE trial."""
-        found: dict[int, list[FrozenTrial]] = {}
-        for t in jobs:
-            if t.state == TrialState.COMPLETE:
-                found.setdefault(t.user_attrs.get("configuration", t.number), []).append(t)
-        return [
-            (
-                same[0],
-                tuple(s * sum(v) / len(same) for s, v in zip((1, self.sign), zip(*(t.values for t in same)))),
-            )
-            for same in found.values()
-        ]
+
+class Ranking:
+    """The configurations with COMPLETE trials by the means of these, kept up as trials end."""
+
+    def __init__(self, objectives: Objectives) -> None:
+        self._signs = (1, objectives.sign)[: len(objectives.directions)]
+        self._trials: dict[int, list[FrozenTrial]] = {}
+        self._means: dict[int, Mean] = {}
+
+    def add(self, trial: FrozenTrial) -> None:
+        """A trial that has ended."""
+        if trial.state != TrialState.COMPLETE or "values" not in trial.user_attrs:
+            return
+        configuration = trial.user_attrs.get("configuration", trial.number)
+        same = self._trials.setdefault(configuration, [])
+        same.append(trial)
+        sums = (math.fsum(column) for column in zip(*(t.values for t in same)))  # exact, whatever the order
+        means = tuple(sign * one / len(same) for sign, one in zip(self._signs, sums))
+        self._means[configuration] = min(same, key=lambda t: t.number), means
+
+    def best(self, count: int) -> list[FrozenTrial]:
+        """The first trials of the `count` best configurations, best first; ties go to the earlier. With two
+        objectives those that fewest others dominate come first, and among them the first objective counts."""
+        if len(self._signs) > 1:
+            return [trial for trial, _ in best_first(list(self._means.values()))[:count]]
+        first = heapq.nsmallest(count, self._means.values(), key=lambda one: (-one[1][0], one[0].number))
+        return [trial for trial, _ in first]
+
+    def front(self) -> set[int]:
+        """Numbers of the first trials of the configurations that no other one dominates."""
+        return {trial.number for trial, beaten in best_first(list(self._means.values())) if beaten == 0}
 
 
 def best_first(means: Sequence[Mean]) -> list[tuple[FrozenTrial, int]]:

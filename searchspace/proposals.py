@@ -19,6 +19,7 @@ from searchspace.prior import Prior
 from searchspace.published import Published
 from searchspace.samplers import Exhausted, Sampler, Space, Turn, points_of
 from searchspace.storage import set_attributes
+from searchspace.tally import Tally
 
 DRAWS = 32  # how often in a row an impossible or known proposal is drawn again
 REFUSALS = 512  # how often in a row one over a limit is
@@ -103,7 +104,7 @@ class Proposals:
     strength: float = 0.0
     reseed: bool = False
 
-    def ask(self, study: optuna.Study, until: int | None = None) -> optuna.Trial | None:
+    def ask(self, tally: Tally, until: int | None = None) -> optuna.Trial | None:
         """A new running trial with its job written into its attributes; it goes as far as `until`.
 
         A proposal that can't be built or is over a limit is told PRUNED, so that the sampler learns, the
@@ -112,13 +113,13 @@ class Proposals:
         known, or the sampler has no more: the space is exhausted. Raises ValueError when as many can't be
         built, or REFUSALS in a row are over a limit.
         """
+        study = tally.study
         seen = History(study.study_name, study._storage)
         refused: ValueError | None = None
         known_in_a_row = unbuilt = over = 0
         while known_in_a_row + unbuilt < DRAWS and over < REFUSALS:
-            before = [t for t in study.get_trials(deepcopy=False) if not _cut_off(t)]
             try:
-                seen.sampler = self._sampler(before)
+                seen.sampler = self._sampler(tally)
             except Exhausted:
                 return None
             trial = seen.ask()
@@ -134,7 +135,7 @@ class Proposals:
                 self._refuse(seen, trial, error)
                 refused, unbuilt = error, unbuilt + 1
                 continue
-            same = [t for t in before if t.user_attrs.get("values") == values]
+            same = tally.alike(values)
             if not same or self.reseed:
                 origin = trial.user_attrs.get("origin", "sampler")
                 job = self.attributes(
@@ -149,15 +150,14 @@ class Proposals:
             raise ValueError(f"{tried} proposals in a row can't be run; the last: {refused}")
         return None
 
-    def _sampler(self, before: Sequence[FrozenTrial]) -> optuna.samplers.BaseSampler:
-        """The sampler of the next proposal; `before`: all trials there are, without those that a crash cut
-        off, so that what it cut off is proposed again."""
-        if any(t.state == TrialState.WAITING for t in before):
+    def _sampler(self, tally: Tally) -> optuna.samplers.BaseSampler:
+        """The sampler of the next proposal. Trials that a crash cut off do not count, so that what it cut off
+        is proposed again."""
+        if any(t.state == TrialState.WAITING for t in tally.open()):
             return optuna.samplers.RandomSampler(seed=self.seed)  # the trial has its values
-        seed = seed_for(self.seed, {"trial": len(before)}, 0)
-        finished = sum(t.state.is_finished() and "values" in t.user_attrs for t in before)
+        seed = seed_for(self.seed, {"trial": tally.sum("whole")}, 0)
+        finished, made = tally.sum("learned"), tally.sum("sampled")
         near = self._prior.draw(finished, seed) if self._prior else None
-        made = sum(t.user_attrs.get("origin", "sampler") == "sampler" for t in before)
         return near or self.sampler(Turn(seed, self.seed, made, lambda: self.searchable))
 
     def _refuse(self, study: optuna.Study, trial: optuna.Trial, error: ValueError) -> None:
@@ -318,6 +318,18 @@ def _cut_off(trial: FrozenTrial) -> bool:
     """Whether the driver died while it made the trial."""
     ended = {"values", "reason", "known", "warm_start"} & trial.user_attrs.keys()
     return not ended and trial.state in (TrialState.RUNNING, TrialState.FAIL)
+
+
+def _is_learned(trial: FrozenTrial) -> bool:
+    return trial.state.is_finished() and "values" in trial.user_attrs
+
+
+def _is_sampled(trial: FrozenTrial) -> bool:
+    return not _cut_off(trial) and trial.user_attrs.get("origin", "sampler") == "sampler"
+
+
+# What proposals ask of a Tally
+COUNTED = {"whole": lambda trial: not _cut_off(trial), "learned": _is_learned, "sampled": _is_sampled}
 
 
 def _drawn(suggest: Callable[[Any], Any], seed: int) -> list[dict[str, BaseDistribution]]:

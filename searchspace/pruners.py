@@ -36,6 +36,8 @@ def dominators(points: Sequence[tuple[float, ...]]) -> np.ndarray:
     """(n,) how many of the (n, objectives) points dominate each: no worse in any objective and better in one.
     With one objective, how many are better."""
     table = np.asarray(points, dtype=float)
+    if table.shape[1] == 1:
+        return len(table) - np.searchsorted(np.sort(table[:, 0]), table[:, 0], side="right")
     no_worse = (table[None] >= table[:, None]).all(-1)
     better = (table[None] > table[:, None]).any(-1)
     return (no_worse & better).sum(1)

@@ -61,12 +61,18 @@ def write_whole(path: Path, text: str) -> None:
 
 def put_in_place(fresh: Path, path: Path) -> None:
     """Rename after what is renamed is on the disk: some file systems order them the other way round."""
-    handle = os.open(fresh, os.O_RDONLY)
+    flush(fresh)
+    os.replace(fresh, path)
+
+
+def flush(path: Path) -> None:
+    """A file's contents, or a folder's names, onto the disk itself: a rename is only as good as what it
+    points at after a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-    os.replace(fresh, path)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

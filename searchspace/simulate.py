@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -259,36 +259,44 @@ def as_markdown(lines: Sequence[Line], targets: Mapping[str, float]) -> str:
 # --- the command --------------------------------------------------------------------------------------------
 
 
+Folder = Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")]  # its help says what None is
+
+
 @dataclass(frozen=True)
 class Request:
     """What to simulate."""
 
-    recorded: Path | None = None
+    recorded: Folder = None
     """Study folder whose curves make the world; parametric curves by default."""
     compare: int = 0
     """Hold the methods against each other over this many study seeds; 0: one study of --trials."""
     trials: int = 1000
     """Trials of the one study."""
     sampler: str = "tpe"
-    """Who proposes in it."""
+    """Who proposes in it, as in tune_csem.py."""
     pruner: str = "asha"
-    """Who stops early in it."""
+    """Who stops early in it, as in tune_csem.py."""
     confirm: int = 3
-    """How many race."""
+    """How many of its best race; 0 for none."""
     seeds: int = 3
     """Racing seeds of each at most, and further ones of the winner."""
     workers: int = 8
-    """Machines at a time."""
+    """Machines at work at a time."""
     budget: int = 0
-    """Epochs of a study in the comparison; by default as many as the grid takes."""
+    """Epochs of a study in the comparison; 0: as many as the grid takes."""
     seed: int = 0
     """Seed of the (first) study."""
-    out: Path | None = None
-    """Where simulation.md and simulation.json go; a folder."""
+    out: Folder = None
+    """Folder for simulation.md and simulation.json; by default they are not written."""
 
 
 def main() -> int:
-    request = tyro.cli(Request, prog="python -m searchspace.simulate", description=__doc__)
+    request = tyro.cli(
+        Request,
+        prog="python -m searchspace.simulate",
+        description=__doc__,
+        config=(tyro.conf.DisallowNone,),
+    )
     try:
         for name in ("trials", "workers", "seeds"):
             if getattr(request, name) < 1:
@@ -296,6 +304,8 @@ def main() -> int:
         for name in ("compare", "confirm", "budget"):
             if getattr(request, name) < 0:
                 raise ValueError(f"--{name} {getattr(request, name)}: expected 0 or more")
+        if not 0 <= request.seed < 2**32:
+            raise ValueError(f"--seed {request.seed}: expected 0 to {2**32 - 1}")
         world: World = Recorded(request.recorded) if request.recorded else Parametric()
         text, data = _comparison(request, world) if request.compare else _one_study(request, world)
         print(text)

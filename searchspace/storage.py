@@ -10,18 +10,19 @@ from __future__ import annotations
 import bisect
 import copy
 import functools
+import json
 import re
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.storages._rdb.models import TrialUserAttributeModel
+from optuna.storages._rdb.models import TrialModel, TrialUserAttributeModel
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -89,13 +90,25 @@ def without_password(url: str) -> str:
     return re.sub(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", r"\1…", shown, flags=re.IGNORECASE)
 
 
+def trials_of(study: optuna.Study) -> Sequence[FrozenTrial]:
+    """All trials by number, as they are now. Not to be changed."""
+    storage = _own(study)
+    return storage.trials(study._study_id) if storage else study.get_trials(deepcopy=False)
+
+
 def set_attributes(study: optuna.Study, trial_id: int, attributes: Mapping[str, Any]) -> None:
     """A trial's attributes, in one transaction where the study's storage is a PatientStorage."""
-    storage = getattr(study._storage, "_backend", study._storage)
-    if isinstance(storage, PatientStorage):
+    storage = _own(study)
+    if storage:
         return storage.set_trial_user_attrs(trial_id, attributes)
     for name, value in attributes.items():
-        storage.set_trial_user_attr(trial_id, name, value)
+        study._storage.set_trial_user_attr(trial_id, name, value)
+
+
+def _own(study: optuna.Study) -> PatientStorage | None:
+    """The study's storage below Optuna's cache, if it is one of ours (a simulation's is Optuna's)."""
+    storage = getattr(study._storage, "_backend", study._storage)
+    return storage if isinstance(storage, PatientStorage) else None
 
 
 class PatientStorage(optuna.storages.RDBStorage):
@@ -109,31 +122,66 @@ class PatientStorage(optuna.storages.RDBStorage):
     def __init__(self, url: str, engine_options: dict[str, Any], patience: float) -> None:
         self.patience = patience
         self._known: dict[int, _Known] = {}
-        self._written: set[int] = set()
+        self._written: set[int] = set()  # trials that have not been read since
+        self._grown: set[int] = set()  # studies, likewise
         super().__init__(url, engine_kwargs=engine_options)
 
     def _get_trials(
         self, study_id: int, states: Any, included_trial_ids: set[int], trial_id_greater_than: int
     ) -> list[FrozenTrial]:
         """Optuna reads everything that is running anew each time anybody looks at the study; here only what
-        this process has written to since, and what others have added, is read."""
+        this process has written since is read: no other one writes (searchspace.hold)."""
         if states is not None:
             return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
-        known = self._known.setdefault(study_id, _Known())
-        fresh = super()._get_trials(study_id, None, set(self._written), known.last())
-        for trial in fresh:
-            known.keep(trial)
-            self._written.discard(trial._trial_id)
+        known = self._read(study_id)
         wanted = known.after(trial_id_greater_than)
         wanted += [i for i in sorted(included_trial_ids) if i <= trial_id_greater_than and i in known.trials]
         return [known.trials[i] for i in wanted]
+
+    def trials(self, study_id: int) -> Sequence[FrozenTrial]:
+        """All of a study's, by number, as they are now; it costs no more the more there are. Not to be
+        changed."""
+        self.attempt(PatientStorage._read, study_id)
+        return self._known[study_id].by_number
+
+    def _read(self, study_id: int) -> _Known:
+        known = self._known.get(study_id)
+        if known is None or study_id in self._grown or any(i in known.trials for i in self._written):
+            known = known or _Known()
+            for trial in super()._get_trials(study_id, None, set(self._written), known.last()):
+                known.keep(trial)
+                self._written.discard(trial._trial_id)
+            self._known[study_id] = known
+            self._grown.discard(study_id)
+        return known
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        for study_id, known in self._known.items():
+            if trial_id in known.trials:
+                return copy.deepcopy(self._read(study_id).trials[trial_id])
+        return super().get_trial(trial_id)
+
+    def _current(self, trial_id: int) -> _Known | None:
+        """Where the trial stands as it is in the database."""
+        if trial_id in self._written:
+            return None
+        return next((known for known in self._known.values() if trial_id in known.trials), None)
 
     def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
         """All of them in one transaction: after a kill either all are there or none."""
         session = self.scoped_session()
         try:
+            trial: Any = TrialModel.find_or_raise_by_id(trial_id, session)
+            self.check_trial_is_updatable(trial_id, trial.state)
+            there: dict[Any, Any] = {
+                one.key: one for one in TrialUserAttributeModel.where_trial_id(trial_id, session)
+            }
             for name, value in attributes.items():
-                self._set_trial_attr_without_commit(session, TrialUserAttributeModel, trial_id, name, value)
+                text = json.dumps(value)
+                if name in there:
+                    there[name].value_json = text
+                else:
+                    session.add(TrialUserAttributeModel(trial_id=trial_id, key=name, value_json=text))
             session.commit()
         except Exception:
             session.rollback()
@@ -146,12 +194,19 @@ class PatientStorage(optuna.storages.RDBStorage):
         return copy.deepcopy(trials) if deepcopy else trials
 
     def attempt(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        began, pause, tried = time.monotonic(), PAUSES[0], False
+        began, pause, tried, known = time.monotonic(), PAUSES[0], False, None
         if operation.__name__ in WRITES:
+            known = self._current(args[0])
             self._written.add(args[0])
+        elif operation.__name__ == "_create_new_trial":
+            self._grown.add(args[0])
         while True:
             try:
-                return operation(self, *args, **kwargs)
+                done = operation(self, *args, **kwargs)
+                if known and operation.__name__ in CHANGES:
+                    known.keep(CHANGES[operation.__name__](known.trials[args[0]], *args[1:], **kwargs))
+                    self._written.discard(args[0])
+                return done
             except optuna.exceptions.UpdateFinishedTrialError:
                 if tried and operation.__name__ == "set_trial_state_values":
                     return True  # the attempt before this one had been carried out
@@ -178,16 +233,40 @@ class PatientStorage(optuna.storages.RDBStorage):
         return f"the study database {without_password(str(self.url))}"
 
 
+def _with_attributes(trial: FrozenTrial, attributes: Mapping[str, Any]) -> FrozenTrial:
+    changed = copy.copy(trial)
+    changed.user_attrs = trial.user_attrs | json.loads(json.dumps(dict(attributes)))
+    return changed
+
+
+def _with_value(trial: FrozenTrial, step: int, intermediate_value: float) -> FrozenTrial:
+    changed = copy.copy(trial)
+    changed.intermediate_values = trial.intermediate_values | {step: intermediate_value}
+    return changed
+
+
+CHANGES: dict[str, Callable[..., FrozenTrial]] = {  # writes whose outcome needs no reading back
+    "set_trial_user_attr": lambda trial, key, value: _with_attributes(trial, {key: value}),
+    "set_trial_user_attrs": _with_attributes,
+    "set_trial_intermediate_value": _with_value,
+}
+
+
 class _Known:
-    """A study's trials as they were last read, in the order of their ids."""
+    """A study's trials as they were last read: by id, and in the order of their ids, which is that of their
+    numbers."""
 
     def __init__(self) -> None:
         self.trials: dict[int, FrozenTrial] = {}
+        self.by_number: list[FrozenTrial] = []
         self._ids: list[int] = []
 
     def keep(self, trial: FrozenTrial) -> None:
-        if trial._trial_id not in self.trials:
-            bisect.insort(self._ids, trial._trial_id)
+        if trial._trial_id in self.trials:
+            self.by_number[trial.number] = trial
+        else:
+            self._ids.append(trial._trial_id)
+            self.by_number.append(trial)
         self.trials[trial._trial_id] = trial
 
     def last(self) -> int:

@@ -19,18 +19,19 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchspace import extension
 from searchspace.methods import Pruner
-from searchspace.objectives import Objectives, best_first
+from searchspace.objectives import Objectives, Ranking
 from searchspace.objectives import Second as Second
+from searchspace.proposals import COUNTED, waits
 from searchspace.proposals import Proposals as Proposals
 from searchspace.proposals import run_folder as run_folder
 from searchspace.proposals import seed_for as seed_for
-from searchspace.proposals import waits
 from searchspace.pruners import Curve
 from searchspace.published import Published
 from searchspace.storage import open_storage as open_storage
-from searchspace.storage import set_attributes
+from searchspace.storage import set_attributes, trials_of
 from searchspace.storage import sqlite_url as sqlite_url
 from searchspace.storage import without_password as without_password
+from searchspace.tally import Tally
 from searchspace.waiting import Waiting
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -104,14 +105,16 @@ class Ledger:
         optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
         name = extension.current(storage, name, proposals)
         self.study = optuna.load_study(study_name=name, storage=storage)
-        self._study_id = storage.get_study_id_from_name(name)
+        self._ranking = Ranking(self._objectives)
+        counted = COUNTED | {"started": _is_started, "finished": _is_finished, "epochs": _trained}
+        self._tally = Tally(self.study, counted, self._ranking.add)
         self._waiting = Waiting(self.study, pruner, proposals, self._objectives) if proposals else None
         self._began = time.monotonic() - self.study.user_attrs.get("seconds", 0.0)
 
     def next_job(self) -> Job | None:
         """The next planned job, a training that is to go on, or a fresh proposal; None when there is none (at
         the moment, if trainings are under way)."""
-        planned = any(t.state == TrialState.WAITING for t in self._trials())
+        planned = any(t.state == TrialState.WAITING for t in self._tally.open())
         if self.more and not planned:
             self.plan(jobs := list(self.more(self.rows())))
             planned = bool(jobs)
@@ -122,21 +125,17 @@ class Ledger:
         started = self.started() >= self.proposals.trials
         number = self._waiting.next(started=started, closing=False)
         if number is None and not started:
-            trial = self.proposals.ask(self.study, self._waiting.first)
+            trial = self.proposals.ask(self._tally, self._waiting.first)
             number = trial.number if trial else None
-        under_way = any(t.state == TrialState.RUNNING and not waits(t) for t in self._trials())
+        under_way = any(t.state == TrialState.RUNNING and not waits(t) for t in self._tally.open())
         if number is None and not under_way:
             number = self._waiting.next(started=started, closing=True)
         return None if number is None else self._job(self._trials()[number])
 
     def spent(self) -> str | None:
         """Why no training may go on or be started, or None."""
-        if self.spending.epochs is not None:
-            trained = sum(
-                max(t.intermediate_values, default=0) - t.user_attrs.get("born", 0) for t in self._jobs()
-            )
-            if trained >= self.spending.epochs:
-                return f"the budget of {self.spending.epochs} epochs is spent"
+        if self.spending.epochs is not None and self._tally.sum("epochs") >= self.spending.epochs:
+            return f"the budget of {self.spending.epochs} epochs is spent"
         if self.spending.seconds is not None and time.monotonic() - self._began >= self.spending.seconds:
             return f"the budget of {clock(self.spending.seconds)} is spent"
         return None
@@ -172,7 +171,7 @@ class Ledger:
         """Jobs that were running when the last driver ended, or that a budget stopped which has been raised
         since. What it was writing down when it ended is settled first."""
         jobs = []
-        for trial in self._trials(TrialState.RUNNING):
+        for trial in self._running():
             if "values" not in trial.user_attrs:
                 self._settle(trial)
             elif not waits(trial) and not (trial.user_attrs.get("truncated") and self.spent()):
@@ -200,10 +199,7 @@ class Ledger:
     def started(self) -> int:
         """How many trials of --trials have been handed out; further seeds on a rung, and copies, are none of
         them."""
-        return sum(
-            t.state != TrialState.WAITING and not t.user_attrs["origin"].startswith(("seed ", "copy "))
-            for t in self._jobs()
-        )
+        return self._tally.sum("started")
 
     def report(self, job: Job, epoch: int, value: float, second: float | None = None) -> str | None:
         """Write down the objectives after `epoch`; the reason to stop the trial there, or to let it wait, or
@@ -218,7 +214,8 @@ class Ledger:
         if second is not None:
             self._set(known, "second", known.user_attrs.get("second", {}) | {str(epoch): second})
         reason = self._verdict(known, job, epoch, value, second)
-        self._set(known, "reason", reason or "")
+        if (reason or "") != known.user_attrs.get("reason", ""):
+            self._set(known, "reason", reason or "")
         self._storage.set_trial_intermediate_value(known._trial_id, epoch, value)
         if self.spending.seconds is not None:
             self.study.set_user_attr("seconds", time.monotonic() - self._began)
@@ -296,8 +293,7 @@ class Ledger:
     def rows(self) -> list[dict[str, Any]]:
         """One flat record a run, as `trials.parquet` holds them (reports read the columns by these names)."""
         trials = [t for t in self._jobs() if t.state != TrialState.WAITING]
-        ranked = best_first(self._objectives.means(trials)) if self.second else []
-        front = {trial.number for trial, beaten in ranked if beaten == 0}
+        front = self._ranked().front() if self.second else set()
         standing = self._waiting.standing() if self._waiting else {}
         rows = []
         for t in trials:
@@ -311,10 +307,8 @@ class Ledger:
 
     def best(self, count: int) -> list[Job]:
         """The `count` best configurations by the mean value of their COMPLETE trials, best first, each by its
-        first one; ties go to the earlier. With a second objective, those that fewest others dominate first,
-        and among them by the first objective."""
-        ranked = best_first(self._objectives.means(self._jobs()))
-        return [self._job(trial) for trial, _ in ranked[:count]]
+        first one (see Ranking)."""
+        return [self._job(trial) for trial in self._ranked().best(count)]
 
     def refused(self) -> list[dict[str, Any]]:
         """The configurations that were not run, each with the reason."""
@@ -327,15 +321,22 @@ class Ledger:
     def going_on(self, *, closing: bool = False) -> set[str]:
         """Folders of the runs that are under way, that a budget stopped, or, but for when the phase is
         `closing`, that wait at a rung: those that can go on from where they are."""
-        running = [t for t in self._trials(TrialState.RUNNING) if "values" in t.user_attrs]
+        running = [t for t in self._running() if "values" in t.user_attrs]
         return {t.user_attrs["folder"] for t in running if not (closing and waits(t))}
 
     def finished(self) -> int:
         """How many runs have ended, however they did, or wait."""
-        return sum(t.state.is_finished() or waits(t) for t in self._jobs())
+        return self._tally.sum("finished")
 
-    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=states or None)
+    def _trials(self) -> Sequence[FrozenTrial]:
+        return trials_of(self.study)
+
+    def _ranked(self) -> Ranking:
+        self._tally.open()  # shows the ranking what has ended since
+        return self._ranking
+
+    def _running(self) -> list[FrozenTrial]:
+        return [t for t in self._tally.open() if t.state == TrialState.RUNNING]
 
     def _jobs(self) -> list[FrozenTrial]:
         """The trials of this study's own: not what was refused, known, or learned from another study."""
@@ -392,6 +393,22 @@ def _outcome(trial: FrozenTrial) -> str:
     if trial.state.is_finished():
         return trial.user_attrs.get("outcome", "RUNNING")
     return "PRUNED" if waits(trial) or trial.user_attrs.get("truncated") else "RUNNING"
+
+
+def _is_started(trial: FrozenTrial) -> bool:
+    further = trial.user_attrs.get("origin", "").startswith(("seed ", "copy "))
+    return "values" in trial.user_attrs and trial.state != TrialState.WAITING and not further
+
+
+def _is_finished(trial: FrozenTrial) -> bool:
+    return "values" in trial.user_attrs and (trial.state.is_finished() or waits(trial))
+
+
+def _trained(trial: FrozenTrial) -> int:
+    """Epochs."""
+    if "values" not in trial.user_attrs:
+        return 0
+    return max(trial.intermediate_values, default=0) - trial.user_attrs.get("born", 0)
 
 
 def _plain(value: Any) -> Any:

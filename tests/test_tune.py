@@ -362,6 +362,7 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
         ),
         (["--race", "none"], "race 'none' is not known; known: drop, full"),
         (["--trials", "0"], "--trials 0: expected at least 1"),
+        (["--seed", "-1"], "--seed -1: expected 0 to 4294967295"),
         (["--events", "tags>=0.1"], "events 'tags>=0.1': expected labels, tags, tags>THRESHOLD"),
         (["--events", "tags"], "--events tags: the built-in corpus has no tags; tag a shard set with"),
         (["--resume", "--study", "/no/such/study"], "/no/such/study is not a study"),

@@ -3,7 +3,7 @@
     python -m trainables.analyse studies/NAME/best --data SHARDS
     python -m trainables.analyse studies/NAME/runs/t0007-r1 --data SHARDS --split test
 
-runs the model once over a split and writes analysis/SPLIT.json and analysis/SPLIT.npz beside it: scores of
+Runs the model once over a split and writes analysis/SPLIT.json and analysis/SPLIT.npz beside it: scores of
 every clip, classifier weights and their coupling, t-SNE maps, Table X's statistics, and what they were made
 from. `python -m reports.analysis FOLDER` and the study's report draw them. The test split is read only when
 --split test asks for it, and the file's name says that it was.
@@ -27,7 +27,8 @@ import tyro
 from torch import Tensor, nn
 
 from datasets.batch import Batch
-from datasets.command import exit_code
+from datasets.command import asked, exit_code
+from datasets.shard_writer import check_no_file
 from datasets.shards import Index
 from datasets.source import Source, open_source
 from searchspace.record import provenance
@@ -68,13 +69,17 @@ class Request:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    request = tyro.cli(Request, prog="python -m trainables.analyse", description=__doc__, args=arguments)
+    request = asked(Request, "python -m trainables.analyse", __doc__, arguments)
     return exit_code(lambda: print(said(run(request))), stopped="stopped; nothing was written")
 
 
 def run(request: Request) -> Path:
     if request.threads < 1:
         raise ValueError(f"--threads {request.threads}: expected at least 1")
+    if not 0 <= request.seed < 2**32:
+        raise ValueError(f"--seed {request.seed}: expected 0 to {2**32 - 1}")
+    if request.out is not None:
+        check_no_file(request.out)
     torch.set_num_threads(request.threads)
     source = open_source(request.data, cache=None, events=request.events)
     return analyse(

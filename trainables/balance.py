@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from datasets.command import MISTAKES, exit_code
+from datasets.command import MISTAKES, asked, exit_code
 from trainables.folder import read_epochs, read_record
 
 TERMS = {"scenes": "scene_ce", "events": "event_bce"}
@@ -101,7 +101,7 @@ def balance(request: Request) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    request = tyro.cli(Request, prog="python -m trainables.balance", description=__doc__, args=arguments)
+    request = asked(Request, "python -m trainables.balance", __doc__, arguments)
     return exit_code(lambda: balance(request), mistakes=(*MISTAKES, KeyError))
 
 

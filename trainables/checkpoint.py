@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from searchspace.record import flush
+
 TENSORS, STATE = "tensors.safetensors", "state.json"
 SHA256 = "tensors_sha256"  # in the state; earlier versions wrote none
 
@@ -47,15 +49,16 @@ def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) 
     except SafetensorError as error:  # how safetensors reports a full disk
         shutil.rmtree(fresh, ignore_errors=True)
         raise OSError(f"{folder}: cannot write the checkpoint: {error}") from error
-    _flush(fresh / TENSORS)
+    flush(fresh / TENSORS)
     partial = fresh / f"{STATE}.partial"
     partial.write_text(json.dumps({**state, SHA256: _sha256(fresh / TENSORS)}, indent=1))
-    _flush(partial)
+    shutil.copymode(partial, fresh / TENSORS)  # safetensors' own files are for their owner alone
+    flush(partial)
     os.replace(partial, fresh / STATE)  # last: a folder that has it is whole
     if folder.exists():
         os.replace(folder, stale)
     os.replace(fresh, folder)
-    _flush(folder.parent)
+    flush(folder.parent)
     shutil.rmtree(stale, ignore_errors=True)
 
 
@@ -135,12 +138,3 @@ def restore_optimiser(
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Onto the disk itself: a rename is only as good as what it points at after a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -20,7 +20,7 @@ import tyro
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from datasets.command import exit_code
+from datasets.command import asked, exit_code
 from datasets.labels import LabelSpace
 from searchspace.pins import parse_settings
 from trainables.contract import AudioFormat, answer_features
@@ -164,7 +164,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    request = tyro.cli(Request, prog="python -m trainables.describe", description=__doc__, args=arguments)
+    request = asked(Request, "python -m trainables.describe", __doc__, arguments)
 
     def work() -> None:
         values = parse_settings([setting for group in request.set for setting in group])

@@ -47,6 +47,7 @@ def train_epoch(
     Gradients of `accumulate` batches make one update; the last group may be shorter, and is averaged over
     what it holds. `steps` is how many batches are coming. `mixup` is α of Beta(α, α). In a process group,
     gradients are averaged over clips, not ranks.
+
     Raises Diverged as soon as a loss is not finite.
     """
     started = time.perf_counter()

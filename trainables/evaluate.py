@@ -27,7 +27,7 @@ import tyro
 from torch import nn
 
 from datasets.batch import Batch
-from datasets.command import exit_code
+from datasets.command import asked, exit_code
 from datasets.mix import open_sources
 from datasets.shards import Index
 from datasets.source import Source
@@ -84,8 +84,8 @@ class Request:
     """Which model, on which clips."""
 
     model: tyro.conf.Positional[Path]
-    """A study's best/, a folder of trainables.export, one of a study's runs/, or --out of "
-    "trainables.train."""
+    """A study's best/, a folder of trainables.export, one of a study's runs/ or a folder of
+    trainables.train."""
     data: tyro.conf.Positional[str]
     """Shard set, a folder or a URL, with the labels and the audio format that the model knows."""
     split: str = "val"
@@ -101,7 +101,7 @@ class Request:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    request = tyro.cli(Request, prog="python -m trainables.evaluate", description=__doc__, args=arguments)
+    request = asked(Request, "python -m trainables.evaluate", __doc__, arguments)
     command = sys.argv if arguments is None else ["trainables.evaluate", *arguments]
 
     def work() -> None:

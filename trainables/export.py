@@ -26,7 +26,7 @@ import tyro
 from scipy import stats
 
 from datasets import synthetic
-from datasets.command import exit_code
+from datasets.command import asked, exit_code
 from datasets.mix import open_sources
 from datasets.shard_writer import check_unused
 from datasets.shards import Index
@@ -282,7 +282,7 @@ class Request:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    request = tyro.cli(Request, prog="python -m trainables.export", description=__doc__, args=arguments)
+    request = asked(Request, "python -m trainables.export", __doc__, arguments)
     return exit_code(lambda: export(request))
 
 

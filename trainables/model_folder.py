@@ -82,6 +82,7 @@ def write_model(out: Path, weights: Mapping[str, Tensor], about: Mapping[str, An
             shutil.copyfile(out / name, fresh / name)
     save_file(dict(weights), fresh / WEIGHTS)
     write_description(fresh, about)
+    shutil.copymode(fresh / DESCRIPTION, fresh / WEIGHTS)  # safetensors' own files are for their owner alone
     if out.exists():
         os.replace(out, stale)
     os.replace(fresh, out)

@@ -23,7 +23,7 @@ from typing import TextIO
 import torch
 import tyro
 
-from datasets.command import MISTAKES, exit_code, one_line
+from datasets.command import MISTAKES, asked, exit_code, one_line
 from trainables.predictor import FOUND, Answer, Failed, Predictor, Reason, Why
 from trainables.recordings import SUFFIXES
 
@@ -70,7 +70,7 @@ class Request:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    request = tyro.cli(Request, prog="python -m trainables.predict", description=__doc__, args=arguments)
+    request = asked(Request, "python -m trainables.predict", __doc__, arguments)
     return exit_code(lambda: run(request), mistakes=(*MISTAKES, RuntimeError), said=one_line)
 
 

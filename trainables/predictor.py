@@ -106,7 +106,7 @@ class Predictor:
     """A model folder, ready for recordings.
 
     `teacher`: the tagger whose tags a model with `reads_tags` reads. Raises FileNotFoundError or ValueError
-    in one line: see `load_model`; a teacher that is missing, or another than in training.
+    in one line: see `load_model`; a teacher that is missing, not needed, or another than in training.
     """
 
     def __init__(
@@ -271,6 +271,8 @@ class Predictor:
     def _tagger(self, folder: Path, teacher: Path | None) -> Any:
         """(waveform, lengths) → tags (B, K), for a model that reads them; else None."""
         count = tags_read(self.model)
+        if not count and teacher is not None:
+            raise ValueError(f"--teacher {teacher}: {folder} reads no tags; leave it out")
         if not count:
             return None
         tags = self.about["tags"]

@@ -225,6 +225,8 @@ def begin(request: Request) -> tuple[Path, Request]:
     for name in ("cpus_per_trial", "workers_per_trial", "trials_at_once"):
         if (asked_for := getattr(request, name)) is not None and asked_for < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(request, name)}: expected at least 1")
+    if not 0 <= request.seed < 2**32:
+        raise ValueError(f"--seed {request.seed}: expected 0 to {2**32 - 1}")
     least = request.least_workers
     if least is not None and not 1 <= least <= request.workers_per_trial:
         raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -34,6 +35,8 @@ from trainables.pretrained import features_of, start_from
 from trainables.recipe import configure
 from trainables.registry import family
 from trainables.watch import progressing
+
+log = logging.getLogger(__name__)
 
 EVAL_BATCH = 64  # clips a validation step; the metrics do not depend on it
 
@@ -282,17 +285,24 @@ def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
 
 
 def _read_statistics(path: Path) -> list[list[float]] | None:
-    """None where there are none, or a power cut has left a file without its contents."""
+    """None where there are none that can be read, or a power cut has left a file without its contents."""
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 
 def _write_once(path: Path, text: str) -> None:
     """Several trials may write the same statistics at once: each writes its own file and renames it into
-    place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as handle:
-        handle.write(text)
-    put_in_place(Path(handle.name), path)
+    place. Where that can't be written the next trial computes them again."""
+    fresh: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as handle:
+            fresh = Path(handle.name)
+            handle.write(text)
+        put_in_place(fresh, path)
+    except OSError as error:
+        log.warning("warning: %s: %s; the features' statistics are not kept", path, error.strerror or error)
+        if fresh is not None:
+            fresh.unlink(missing_ok=True)

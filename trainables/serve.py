@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from datasets.command import MISTAKES, exit_code, one_line
+from datasets.command import MISTAKES, asked, exit_code, one_line
 from trainables.predictor import Predictor
 
 HOST = "127.0.0.1"
@@ -63,7 +63,7 @@ def listening(port: int) -> socket.socket:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    request = tyro.cli(Request, prog="python -m trainables.serve", description=__doc__, args=arguments)
+    request = asked(Request, "python -m trainables.serve", __doc__, arguments)
     mistakes = (*MISTAKES, RuntimeError, ImportError)
     return exit_code(lambda: serve(request), mistakes=mistakes, said=_said)
 

@@ -29,7 +29,7 @@ import numpy as np
 import ray
 import tyro
 
-from datasets.command import MISTAKES, exit_code, one_line
+from datasets.command import MISTAKES, asked, exit_code, one_line
 from datasets.progress import Progress
 from datasets.shards import Index, Tags
 from datasets.tagged import Unfinished, read_tags, tagged_index, write_tagged
@@ -68,7 +68,7 @@ class Request:
 
 
 def main() -> int:
-    request = tyro.cli(Request, prog="python -m trainables.teacher", description=__doc__)
+    request = asked(Request, "python -m trainables.teacher", __doc__)
     kept = "stopped; finished shards are kept: the same command with --resume goes on"
     try:
         return exit_code(
@@ -86,8 +86,10 @@ def teach(request: Request) -> tuple[Index, int, float]:
 
     Raises ValueError or OSError in one line; shards finished before are kept for --resume.
     """
-    if request.batch < 1 or (request.actors is not None and request.actors < 0):
-        raise ValueError(f"--batch {request.batch} --actors {request.actors}: at least 1 and 0")
+    if request.batch < 1:
+        raise ValueError(f"--batch {request.batch}: expected at least 1")
+    if request.actors is not None and request.actors < 0:
+        raise ValueError(f"--actors {request.actors}: expected 0 or more")
     index = Index.load(request.data)
     splits = [name for name in index.splits if name in request.split or not request.split]
     for name in request.split:

@@ -8,6 +8,7 @@ again with the same arguments it goes on from its checkpoint. The test split is 
 
 from __future__ import annotations
 
+import errno
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Annotated
 import torch
 import tyro
 
-from datasets.command import MISTAKES, exit_code
+from datasets.command import MISTAKES, asked, exit_code, plain
 from datasets.mix import open_sources
+from datasets.shard_writer import check_no_file
 from datasets.source import default_cache
 from datasets.storage import shown
 from searchspace.pins import parse_settings
@@ -69,21 +71,28 @@ class Request:
 
 
 def main() -> int:
-    request = tyro.cli(Request, prog="python -m trainables.train", description=__doc__)
+    request = asked(Request, "python -m trainables.train", __doc__)
     goes_on = f"; the same command goes on from {request.out}" if request.out else ""
     return exit_code(
-        lambda: train(request), stopped=f"stopped{goes_on}", mistakes=(*MISTAKES, Diverged), said=_said
+        lambda: train(request),
+        stopped=f"stopped{goes_on}",
+        mistakes=(*MISTAKES, Diverged),
+        said=lambda error: _said(error, request.out),
     )
 
 
-def _said(error: Exception) -> str:
-    return f"the training diverged: {error}" if isinstance(error, Diverged) else str(error)
+def _said(error: Exception, out: Path | None) -> str:
+    if out and isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk of {out} is full; make room, and the same command goes on"
+    return f"the training diverged: {error}" if isinstance(error, Diverged) else plain(error)
 
 
 def train(request: Request) -> int:
     for name in ("epochs", "threads"):
         if getattr(request, name) < 1:
             raise ValueError(f"--{name} {getattr(request, name)}: expected at least 1")
+    if not 0 <= request.seed < 2**63:
+        raise ValueError(f"--seed {request.seed}: expected 0 to {2**63 - 1}")
     values = parse_pins(request.family, parse_settings([one for group in request.set for one in group]))
     for name, value in values.items():
         if isinstance(value, tuple):
@@ -132,7 +141,12 @@ def train(request: Request) -> int:
 
 
 def _refuse_other_folder(out: Path | None) -> None:
-    if out and out.exists() and not (out / "run.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+    if out is None:
+        return
+    check_no_file(out)
+    begun = {"run.json.new"}  # all that a kill or a full disk may leave of a run's first moment
+    held = {path.name for path in out.iterdir()} if out.exists() else set()
+    if "run.json" not in held and held - begun:
         raise FileExistsError(
             f"--out {out}: holds something else; expected a new folder, or a run's to go on"
         )

@@ -54,6 +54,7 @@ from trainables.failures import (
     full_disk_line,
 )
 from trainables.folder import RunFolder, read_epochs, read_record
+from trainables.forgetting import Silent, forget_ended
 from trainables.gauges import gauges
 from trainables.inherit import inherit
 from trainables.progress import Progress
@@ -67,11 +68,17 @@ STOP = "stop"  # a file in the run folder that tells a data-parallel trial to en
 
 @dataclass(frozen=True)
 class Place:
-    """Where and with what every trial of a study runs. `cache` None streams; `events` as in datasets.events,
-    `mix` is mixed into every batch (datasets.mix). `family` is that of configurations that do not name their
-    own; `second` a second objective that trials measure. Of the `workers` of a trial `least_workers` will do
-    where no more can be had. `threads` are torch's in a trial's process, which
-    ends itself after `hang` seconds without a batch (trainables.watch)."""
+    """Where and with what every trial of a study runs.
+
+    family         that of configurations that do not name their own
+    second         a second objective that trials measure
+    cache          None streams
+    events         as in datasets.events
+    mix            mixed into every batch (datasets.mix)
+    threads        torch's in a trial's process
+    workers        of them `least_workers` will do where no more can be had
+    hang           seconds without a batch after which a trial's process ends itself (trainables.watch)
+    """
 
     family: str
     data: str
@@ -319,7 +326,7 @@ class Conductor:
         second = float(metrics.get(self.place.second, math.nan)) if self.place.second else None
         if second is not None and not math.isfinite(second):
             return "DIVERGED", f"{self.place.second} is {second} after epoch {metrics['epoch']}"
-        if int(metrics["epoch"]) > self.ledger.reported(job):
+        if self.preemptions[job.number] and int(metrics["epoch"]) > self.ledger.reported(job):
             del self.preemptions[job.number]
         reason = self.ledger.report(job, int(metrics["epoch"]), value, second)
         self.progress.epoch(job, metrics, value)
@@ -415,7 +422,11 @@ class _TellLedger(FIFOScheduler):
             goes_on = self.conductor.result(trial.trial_id, result)
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+        forget_ended(tune_controller)  # of those before it
+
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        forget_ended(tune_controller)
         with kept(self.conductor):
             self.conductor.fail(trial.trial_id, _said(trial))
 
@@ -486,6 +497,7 @@ def run_phase(
             storage_path=str(scratch),
             failure_config=tune.FailureConfig(max_failures=0),  # the conductor starts failed jobs again
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            callbacks=[Silent()],
             verbose=0,
         ),
     )

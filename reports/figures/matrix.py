@@ -35,9 +35,10 @@ def sheet(
 ) -> Sheet:
     """`values` (R, C) as colours, columns named above; `rows` are wrapped already, `columns` are not.
 
-    lines  how many lines of text a cell has to hold, tallest  a cell's height in inches unless its name takes
-    more; **image goes to `imshow`. Cells that are not finite are
-    left white with a dash.
+    lines    how many lines of text a cell has to hold
+    tallest  a cell's height in inches unless its name takes more
+    image    goes to `imshow`
+    Cells that are not finite are left white with a dash.
     """
     size = len(columns)
     across = (width - LETTER * longest_line(list(rows)) - 0.3) / max(size, 1)

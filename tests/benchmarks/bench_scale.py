@@ -3,14 +3,15 @@
     python tests/benchmarks/bench_scale.py [--trials 10000] [--sampler random] [--concurrent 4]
 
 Runs a trivial trial of three epochs through the real path (Ledger in SQLite, Conductor, run folder,
-checkpoint, Tune with warm actors) and, in the same run, a trivial class trainable of as many results through
-plain Ray Tune with OptunaSearch (its study in memory; actors warm too). Both draw from the same space with
-the same sampler. Every tenth of the trials it prints, for each, CPU and wall milliseconds a trial and the
-driver's memory.
+checkpoint, Tune with warm actors) and, in the same run, a trivial class trainable of as many results and a
+checkpoint through plain Ray Tune with OptunaSearch, its study in memory and then, as ours, in SQLite (actors
+warm too). All draw from the same space with the same sampler. Every tenth of the trials it prints, for each,
+CPU and wall milliseconds a trial and the memory that the driver has come to hold since the contestant began.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
@@ -63,6 +64,7 @@ class Meter:
 
     def __post_init__(self) -> None:
         self._last = time.process_time(), time.monotonic(), 0
+        self._held = psutil.Process().memory_info().rss
 
     def one(self) -> None:
         self.ended += 1
@@ -70,11 +72,11 @@ class Meter:
             cpu, wall, before = self._last
             count = self.ended - before
             now = time.process_time(), time.monotonic(), self.ended
-            memory = psutil.Process().memory_info().rss / 1e6
+            memory = (psutil.Process().memory_info().rss - self._held) / 1e6
             each = 1000 * (now[0] - cpu) / count, 1000 * (now[1] - wall) / count
             self.lines.append((self.ended, *each, memory))
             print(
-                f"  {self.ended:6d}  CPU {each[0]:6.1f} ms  wall {each[1]:7.1f} ms  {memory:6.0f} MB",
+                f"  {self.ended:6d}  CPU {each[0]:6.1f} ms  wall {each[1]:7.1f} ms  {memory:+6.0f} MB",
                 flush=True,
             )
             self._last = now
@@ -93,6 +95,12 @@ class Plain(tune.Trainable):
     def step(self) -> dict[str, Any]:
         self.epoch += 1
         return {GOAL: self.value * self.epoch, "done": self.epoch == EPOCHS}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        (Path(checkpoint_dir) / "epoch").write_text(str(self.epoch))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        self.epoch = int((Path(checkpoint) / "epoch").read_text())
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -148,13 +156,15 @@ def ours(folder: Path, request: Request, meter: Meter) -> None:
     assert book.finished() == request.trials
 
 
-def plain(folder: Path, request: Request, meter: Meter) -> None:
+def plain(folder: Path, request: Request, meter: Meter, *, database: str | None = None) -> None:
     samplers = {
         "random": lambda: optuna.samplers.RandomSampler(seed=0),
         "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=0),
     }
-    search = OptunaSearch(space=_space, metric=GOAL, mode="max", sampler=samplers[request.sampler]())
-    tune.Tuner(
+    storage = optuna.storages.RDBStorage(sqlite_url(folder / database)) if database else None
+    sampler = samplers[request.sampler]()
+    search = OptunaSearch(space=_space, metric=GOAL, mode="max", sampler=sampler, storage=storage)
+    results = tune.Tuner(
         tune.with_resources(Plain, {"cpu": 1}),
         tune_config=tune.TuneConfig(
             search_alg=ConcurrencyLimiter(search, max_concurrent=request.concurrent),
@@ -163,6 +173,7 @@ def plain(folder: Path, request: Request, meter: Meter) -> None:
         ),
         run_config=tune.RunConfig(storage_path=str(folder), callbacks=[Count(meter.one)], verbose=0),
     ).fit()
+    assert not results.errors and len(results) == request.trials, results.errors
 
 
 def _space(trial: Any) -> None:
@@ -177,7 +188,12 @@ def main(request: Request) -> None:
         log_to_driver=False,
         logging_level="ERROR",
     )
-    contestants = {"ours": ours} if request.ours_only else {"ours": ours, "plain Tune + OptunaSearch": plain}
+    contestants: dict[str, Callable[[Path, Request, Meter], None]] = {"ours": ours}
+    if not request.ours_only:
+        contestants |= {
+            "plain Tune + OptunaSearch": plain,
+            "the same, SQLite": functools.partial(plain, database="optuna.db"),
+        }
     totals = {}
     for name, run in contestants.items():
         print(name, flush=True)

@@ -110,7 +110,7 @@ CORRUPT[400:700] = bytes(300)
         ),
         (members(data=encoded(tone(0.2))), "1600 samples; the index says"),
         (members(data=bytes(CORRUPT)), ""),
-        (members() | {"json": b"{"}, "Expecting property name"),
+        (members() | {"json": b"{"}, "its labels are not JSON: Expecting property name"),
         (members() | {"json": b"[1]"}, "labels are a JSON list"),
         (members() | {"json": b" " * (2**20 + 1)}, "member .json has 1048577 bytes, the limit is 1048576"),
     ],

@@ -323,6 +323,29 @@ def test_a_checksum_that_is_not_known_is_asked_of_the_record(
         assert "could not be verified" in said.out
 
 
+def test_the_record_is_asked_only_about_files_that_are_still_to_come(
+    mirror: tuple[str, Faults], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A record that can't be reached costs minutes of tries, and a note that nothing can be verified."""
+    url, faults = mirror
+    corpora = json.loads(download.DATA.read_text())
+    corpora["corpora"]["c"]["record"] = f"{url}/record"
+    download.DATA.write_text(json.dumps(corpora))
+    command = ["c", "--mirror", url, "--out", str(tmp_path / "out")]
+    asked = []
+    for only in (["meta"], ["meta", "more"], ["meta", "more"], []):
+        faults.seen.clear()
+        assert download.main([*command, *(["--only", *only] if only else [])]) == 0
+        asked.append([path for _, path, _ in faults.seen])
+    assert asked == [
+        ["/c.meta.zip"],  # archives.json has its checksum
+        ["/record", "/c.more.z01", "/c.more.zip"],
+        [],
+        ["/c.audio.1.zip", "/c.csv"],
+    ]
+    assert capsys.readouterr().out.count("there already") == 1 + 3 + 3
+
+
 def test_records_of_three_places_are_read() -> None:
     digest = hashlib.md5(b"a").digest()
     for record in (

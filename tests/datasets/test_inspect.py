@@ -235,3 +235,13 @@ def test_a_picture_that_can_not_be_written_is_refused_before_the_work(
     assert inspect.main([str(tiny.root), "--picture", str(tmp_path / picture)]) == 2
     printed = capsys.readouterr()
     assert message in printed.err and printed.out == ""
+
+
+def test_a_full_disk_leaves_no_half_picture(
+    tiny: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "p.png"
+    picture.symlink_to("/dev/full")
+    assert inspect.main([str(tiny.root), "--picture", str(picture)]) == 2
+    assert capsys.readouterr().err == f"error: {picture}: no space left on device\n"
+    assert not picture.is_symlink()

@@ -268,6 +268,8 @@ def test_what_the_recipe_makes_is_prepared(sources: Path, tmp_path: Path) -> Non
         (("--events-per-clip", "4", "2"), "--events-per-clip 4 2: the fewest first"),
         (("--events", "nowhere"), "nowhere: no such folder; expected a folder for each event"),
         (("--rate", "3"), "--rate 3: accepted are 1000 to 384000 Hz"),
+        (("--seed", "-1"), "--seed -1: expected 0 or more"),
+        (("--events", __file__), "a file, not a folder; expected a folder for each event"),
     ],
 )
 def test_nonsense_recipes(

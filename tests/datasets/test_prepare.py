@@ -190,7 +190,7 @@ def test_out_that_is_in_use(tau_folder: Make, tmp_path: Path, capsys: pytest.Cap
         (("--max-damaged", "1.5"), "--max-damaged 1.5: accepted are fractions"),
         (("--jobs", "0"), "--jobs 0: at least 1"),
         (("--fold", "7"), "fold7_train.csv: no such file"),
-        (("--validation", "random", "--validation-fraction", "2"), "a validation fraction of 2.0"),
+        (("--validation", "random", "--validation-fraction", "2"), "--validation-fraction 2.0: accepted are"),
     ],
 )
 def test_nonsense_options(

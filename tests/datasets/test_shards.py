@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -53,6 +54,19 @@ def test_saved_index_loads_as_it_was(tmp_path: Path) -> None:
     assert index.splits["train"].hours == pytest.approx(sum(100 + i for i in range(7)) / 8000 / 3600)
 
 
+def test_an_index_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has an index.json is complete, and the manifest of its making is deleted then."""
+    done, sync, replace_file = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append("flushed"), sync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("named"), replace_file(*names)))
+    index = make_set(tmp_path / "s")
+    done.clear()
+    index.save()
+    assert done == ["flushed", "named"] and Index.load(tmp_path / "s") == index
+
+
 def test_every_byte_range_is_the_clip(tmp_path: Path) -> None:
     index = make_set(tmp_path / "s")
     for number, sample in enumerate(samples(7)):
@@ -95,6 +109,8 @@ def test_writer_refuses_keys_that_would_not_come_back(tmp_path: Path, key: str) 
     ("break_it", "message"),
     [
         (lambda r: shutil.rmtree(r), "no such folder"),
+        (lambda r: (shutil.rmtree(r), r.write_text("")), "a file, not a folder; expected a shard set"),
+        (lambda r: edit(r, scenes=3), "a field holds another kind of thing than it should"),
         (lambda r: (r / "index.json").unlink(), "no index.json"),
         (lambda r: (r / "index.json").write_text("{"), "not JSON"),
         (lambda r: (r / "index.json").write_text("[]"), "format None, this version reads format 1"),

@@ -215,6 +215,9 @@ def test_the_command(tiny: Index, tmp_path: Path, capsys: pytest.CaptureFixture)
         (("--events", 3, "--choose", "top", "--scores", "/nowhere.npy"), "/nowhere.npy"),
         (("--events", 3, "--choose", "most", "--scores", "/nowhere"), "/nowhere: no such folder"),
         (("--events", 3, "--scores", "x.npy"), "--scores needs --events and --choose"),
+        (("--choose", "least", "--hours", 0.001), "--choose least needs --events"),
+        (("--events", 3, "--seed", -4), "--seed -4: expected 0 or more"),
+        (("--names-from", "/no/such"), "/no/such: no such file"),
     ],
 )
 def test_nonsense_is_one_line(
@@ -223,6 +226,17 @@ def test_nonsense_is_one_line(
     assert run(tiny.root, *words, "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("below", ["file", "file/deep/er"])
+def test_a_file_is_no_place_for_a_shard_set(
+    tiny: Index, tmp_path: Path, capsys: pytest.CaptureFixture, below: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert run(tiny.root, "--only", "scenes", "--out", tmp_path / below / "out") == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is a file, not a folder" in error
+    assert error.count("\n") == 1
 
 
 def test_scores_that_hold_objects_are_refused(

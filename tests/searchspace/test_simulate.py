@@ -195,6 +195,7 @@ def test_methods_are_compared_on_it_and_written_down(
     [
         (["--recorded", "/no/such/study"], "/no/such/study: no recorded study (it has no study.db)"),
         (["--trials", "0"], "--trials 0: expected at least 1"),
+        (["--seed", "-1"], "--seed -1: expected 0 to 4294967295"),
         (["--compare", "-1"], "--compare -1: expected 0 or more"),
         (["--sampler", "psychic"], "sampler 'psychic' is not known; known:"),
     ],

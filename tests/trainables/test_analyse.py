@@ -201,6 +201,9 @@ def test_mistakes_are_one_line(
     assert "no such folder" in refused(trained.path, tmp_path / "none")
     assert "no split 'tset'" in refused(trained.path, shards, "--split", "tset")
     assert "--threads 0: expected at least 1" in refused(trained.path, shards, "--threads", "0")
+    assert "--seed -1: expected 0 to 4294967295" in refused(trained.path, shards, "--seed", "-1")
+    file = trained.path / "run.json"
+    assert "is a file, not a folder" in refused(trained.path, shards, "--out", str(file / "deep"))
     bare = tmp_path / "bare"
     shutil.copytree(trained.path, bare)
     shutil.rmtree(bare / "checkpoint")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import signal
@@ -86,6 +87,15 @@ def test_a_write_that_fails_is_an_oserror_and_leaves_the_old_one(tmp_path: Path)
         signal.signal(signal.SIGXFSZ, before)
     assert checkpoint.load(tmp_path / "c")[1] == {"epoch": 1}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c"]
+
+
+def test_others_may_read_a_checkpoint_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        checkpoint.save(tmp_path / "c", {"a": torch.zeros(3)}, {})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "c").iterdir()} == {0o644}
 
 
 def test_an_optimiser_comes_back_exactly(tmp_path: Path) -> None:

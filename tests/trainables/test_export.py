@@ -209,6 +209,19 @@ def test_a_kill_while_writing_leaves_a_whole_model(
     assert stop == 4 and load_model(best)[1]["note"] == 4
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_others_may_read_a_model_as_the_umask_says(model: Path, tmp_path: Path, mask: int, mode: int) -> None:
+    net, about = load_model(model)
+    before = os.umask(mask)
+    try:
+        out = write_model(tmp_path / "m", net.state_dict(), about)
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in out.iterdir()} == dict.fromkeys(
+        ("model.safetensors", "model.json", "MODEL_CARD.md"), mode
+    )
+
+
 def test_too_few_validation_clips_are_told(tested_run: RunFolder, source: Source, tmp_path: Path) -> None:
     out = export_run(tested_run.path, source.index, tmp_path / "model")
     about = load_model(out)[1]

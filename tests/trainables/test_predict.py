@@ -330,3 +330,5 @@ def test_a_model_that_reads_tags_asks_for_its_tagger(
     other = untrained(tmp_path, "csem", {"backbone": "tinycnn", "framework": "mlhe", "width": 0.1})
     with pytest.raises(ValueError, match="is another"):
         Predictor(folder, teacher=other)
+    with pytest.raises(ValueError, match=f"--teacher {other}: {model} reads no tags; leave it out"):
+        Predictor(model, teacher=other)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from datasets.mix import open_sources
+from datasets.shards import ShardError
 from datasets.source import Source
 from trainables.checkpoint import CheckpointError
 from trainables.folder import RunFolder, read_epochs, read_record
@@ -90,6 +91,17 @@ def test_feature_statistics_are_kept_and_reused(source: Source, tmp_path: Path) 
     assert len(list(tmp_path.glob("statistics-*.json"))) == 2  # another front end, other statistics
 
 
+def test_statistics_that_cannot_be_kept_stop_nothing(
+    source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cache on a full disk: the clips are streamed then, and training goes on."""
+    (tmp_path / "file").write_text("")
+    run = Run("csem", SMALL, source, seed=1, epochs=1, statistics_folder=tmp_path / "file" / "cache")
+    assert torch.isfinite(run.model.frontend.normalise.mean).all()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "file/cache/statistics-" in line and "not kept" in line and "\n" not in line
+
+
 def test_a_killed_run_repeats_only_what_its_checkpoint_lacks(
     source: Source, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -148,6 +160,11 @@ def test_another_run_is_refused_and_leaves_the_folder_as_it_is(source: Source, t
 def test_a_run_is_not_begun_in_a_folder_that_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(FileExistsError, match="holds something else; expected a new folder, or a run's"):
+        train(Request("csem", data="nowhere", out=tmp_path))
+    with pytest.raises(NotADirectoryError, match="study.json is a file, not a folder"):
+        train(Request("csem", data="nowhere", out=tmp_path / "study.json" / "run"))
+    (tmp_path / "study.json").rename(tmp_path / "run.json.new")  # what a kill leaves of a run's first moment
+    with pytest.raises(ShardError, match="nowhere: no such folder"):
         train(Request("csem", data="nowhere", out=tmp_path))
 
 

@@ -292,7 +292,7 @@ def mistakes(stereo: Index, model: Path, folder: Path) -> dict[str, tuple[Reques
         "too low a rate": (replace(good, model=wide), "12000 Hz, but the model wide expects 16000 Hz"),
         "out in use": (replace(good, out=folder / "used"), "used exists and is not an empty folder"),
         "an unknown split": (replace(good, split=("dev",)), "no split 'dev'; there are: train, test"),
-        "no batch": (replace(good, batch=0), "--batch 0"),
+        "no batch": (replace(good, batch=0), "--batch 0: expected at least 1"),
         "a damaged clip": (replace(good, data=damaged), f"{shard.name}: clip {clip.key}: "),
     }
 

@@ -10,8 +10,8 @@ of half a hop):
     given         ln S1  and  ln(S2 / S1), Andén & Mallat's normalisation
 
 Only λ2 <= λ1 / 4 are kept: what wavelets of about an eighth of an octave (64 between 50 Hz and 22 kHz are 7.4
-an octave) let through fluctuates no faster. The
-linearly spaced wavelets below 1/T and the scattering along frequency of their papers are left out.
+an octave) let through fluctuates no faster. The linearly spaced wavelets below 1/T and the scattering along
+frequency of their papers are left out.
 
 All is done in the Fourier domain, each path at the lowest rate that holds it: |·| does not see that a band
 was moved to zero, so that a narrow one is cut out, and its inverse transform is short.
