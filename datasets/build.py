@@ -253,4 +253,6 @@ def _write_documents(
         "notes": [note.replace(f"{source}/", "") for note in corpus.notes],
         "software": _software(),
     }
+    if corpus.without_clip:
+        record["segments_without_a_clip"] = corpus.without_clip
     (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

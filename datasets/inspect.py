@@ -211,7 +211,7 @@ def inspect(
     """
     index = Index.load(shards)
     if picture is not None:
-        check_picture(picture)
+        check_picture(picture, index.labels)
     elif instances:
         raise ValueError("--instances says what to draw: give --picture FILE.png too")
     found = {split: contents(index, split) for split in index.splits}

@@ -35,20 +35,21 @@ class Relation(NamedTuple):
     counts: bool = False
 
 
-def check_picture(path: Path) -> None:
-    """Raises ValueError or OSError when no picture can be written there."""
+def check_picture(path: Path, labels: LabelSpace) -> None:
+    """Raises ValueError or OSError when no picture can be written there, or a set with these labels has
+    none."""
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"--picture {path}: accepted are {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"--picture {path}: no folder {path.parent}")
+    if not labels.events:
+        raise ValueError("--picture: the set has no event labels, so there is no P(event | scene)")
 
 
 def relation(
     labels: LabelSpace, found: Contents, split: str, corpus: str, most: int = MOST_EVENTS
 ) -> Relation:
-    """What the picture shows of a split. Raises ValueError for a set without events."""
-    if not labels.events:
-        raise ValueError("--picture: the set has no event labels, so there is no P(event | scene)")
+    """What the picture shows of a split, of a set with events."""
     if labels.scenes:
         scenes, share = labels.scenes, found.given_scene()
         what = f"P(event | scene) in %, {corpus}, {split}"
@@ -63,8 +64,8 @@ def occurrences(
     labels: LabelSpace, found: Mapping[str, Contents], corpus: str, most: int = MOST_EVENTS
 ) -> Relation:
     """How many instances of each event the clips of each scene hold, over all splits `found`. Raises
-    ValueError for a set without scenes, events, or onsets."""
-    if not labels.events or not labels.scenes or not any(c.strong for c in found.values()):
+    ValueError for a set without scenes, or onsets."""
+    if not labels.scenes or not any(c.strong for c in found.values()):
         raise ValueError("--instances: the set has no scenes with timed events, so there is nothing to count")
     counts = np.sum([c.instances for c in found.values()], axis=0)
     what = f"instances of events in the clips of a scene, {corpus}, {' + '.join(found)}"

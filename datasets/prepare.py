@@ -32,6 +32,7 @@ from datasets.convert import Channels, Conversion
 from datasets.corpora import (
     ABOUT,
     UNKNOWN,
+    About,
     Classes2013,
     Corpus,
     TestList,
@@ -328,6 +329,8 @@ def table(
     list_file: str | None = None,
     separator: str = ",",
     corpus: str | None = None,
+    licence: str = UNKNOWN.licence,
+    citation: str = UNKNOWN.citation,
     hold_out: HoldOutFlags = DEFAULT_HOLD_OUT,
 ) -> None:
     """Any recordings with one table: path, split, scene, events, onset, offset, location.
@@ -339,9 +342,12 @@ def table(
         list_file: the table inside it; default: table.csv, table.tsv or table.parquet
         separator: between the names in a cell of events
         corpus: its name in reports; default: the folder's
+        licence: what its users are allowed; it stays with the shards, tagged and mixed ones too
+        citation: whom to cite; it stays with them too
     """
     name = corpus or source.resolve().name
-    work.run(name, read_listing, source, table=list_file, separator=separator, **vars(hold_out))
+    options = {"table": list_file, "separator": separator, "about": About(licence, citation)}
+    work.run(name, read_listing, source, **options, **vars(hold_out))
 
 
 def main(argv: list[str] | None = None) -> int:

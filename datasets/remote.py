@@ -140,6 +140,8 @@ def _explained(error: Exception) -> Failure:
         return Failure("no credentials found; set AWS_* or GOOGLE_APPLICATION_CREDENTIALS", transient=False)
     if status in _TRANSIENT_STATUS or status >= 500 or code in _TRANSIENT_CODES:
         return Failure(f"the server failed{told}", transient=True)
+    if code == "NoSuchBucket":
+        return Failure(f"there is no such bucket{told}", transient=False)
     if status == 404 or "FileNotFoundError" in names:
         return Failure("no such file", transient=False, missing=True)
     if status == 416:
@@ -287,7 +289,12 @@ def size(place: str) -> int | None:
         from fsspec.asyn import sync
 
         return sync(filesystem.loop, _http_size, filesystem, place)
-    return filesystem.info(place)["size"]
+    try:
+        return filesystem.info(place)["size"]
+    except OSError:
+        # S3's answer to a HEAD has no body that could say why: expired credentials, no such bucket.
+        filesystem.cat_file(place, start=0, end=1)
+        raise
 
 
 async def _http_size(filesystem: Any, url: str) -> int | None:

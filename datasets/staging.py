@@ -176,10 +176,13 @@ def staging(out: str | Path, what: Mapping[str, Any]) -> Iterator[Staging]:
 
 
 def check_free(out: str | Path) -> None:
-    """Raises FileExistsError unless `out` is an empty folder, nothing yet, or a URL without an index.json."""
+    """Raises FileExistsError unless `out` is an empty folder, nothing yet, or a URL without an index.json;
+    StorageError for a URL that can't be written to."""
     if not storage.is_url(out):
         check_unused(Path(out))
-    elif storage.exists(out, "index.json"):
+        return
+    storage.check_writable(out)
+    if storage.exists(out, "index.json"):
         raise FileExistsError(f"{out} holds a shard set; give another --out or delete it")
 
 

@@ -22,8 +22,8 @@ from datasets import remote
 from datasets.remote import NotFoundError, Retry, StorageError, shown
 
 __all__ = [
-    "NotFoundError", "Retry", "StorageError", "exists", "is_url", "join", "open_stream", "parse", "put",
-    "read_bytes", "read_range", "shown", "size", "sizes",
+    "NotFoundError", "Retry", "StorageError", "check_writable", "exists", "is_url", "join", "open_stream",
+    "parse", "put", "read_bytes", "read_range", "shown", "size", "sizes",
 ]  # fmt: skip
 
 A = TypeVar("A")
@@ -136,9 +136,14 @@ def put(local: Path, root: str | Path, name: str, *, retry: Retry | None = None)
             shutil.copyfile(local, partial)
             os.replace(partial, place)
         return
-    if place.startswith("http"):
-        raise StorageError(f"{shown(place)}: http servers can't be written to; use a folder, s3:// or gs://")
+    check_writable(place)
     remote.retried(place, lambda: remote.put(local, place), retry)
+
+
+def check_writable(place: str | Path) -> None:
+    """Raises StorageError for a place of a kind that is only read."""
+    if isinstance(place, str) and place.startswith("http"):
+        raise StorageError(f"{shown(place)}: http servers can't be written to; use a folder, s3:// or gs://")
 
 
 def open_stream(

@@ -45,6 +45,9 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 LAYOUT = f"{CLASS_LIST}, balanced_train_segments.csv, eval_segments.csv and the clips"
 WORST = 3
 
+Gaps = dict[str, Mapping[str, tuple[int, int]]]
+"""{list: {event: (segments without a clip, segments)}}"""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -67,7 +70,7 @@ def read_audioset(
     """The training segments of the lists `train` that have a clip, eval_segments.csv's as test split, and a
     validation split drawn at random from the training segments ("location" = by video, the same here).
 
-    Listed segments without a clip are counted in the notes with the classes they hit most. Raises
+    Listed segments without a clip are counted, in the notes with the classes they hit most. Raises
     FileNotFoundError or ValueError, one line each, for lists that are missing or malformed, for a label that
     CLASS_LIST does not have and for a list without any clip.
     """
@@ -76,12 +79,13 @@ def read_audioset(
     notes: list[str] = []
     clips = Clips.below(folder, notes)
     kinds = ("balanced", "unbalanced") if train == "both" else (train,)
-    test = _read_list(folder, "eval", names, clips, notes)
+    gaps: Gaps = {}
+    test = _read_list(folder, "eval", names, clips, notes, gaps)
     used = {recording.labels.location for recording in test}
     training: list[Recording] = []
     again = 0
     for kind in kinds:
-        found = _read_list(folder, f"{kind}_train", names, clips, notes)
+        found = _read_list(folder, f"{kind}_train", names, clips, notes, gaps)
         new = [recording for recording in found if recording.labels.location not in used]
         used |= {recording.labels.location for recording in new}
         again += len(found) - len(new)
@@ -90,7 +94,7 @@ def read_audioset(
         notes.append(f"{again} training segments left out: their video is in the test or another list too")
     first, val = hold_out(training, "random", validation_fraction, seed, notes)
     splits = {"train": first, "val": val, "test": tuple(test)}
-    return Corpus(LabelSpace((), tuple(names.values())), splits, tuple(notes), ABOUT)
+    return Corpus(LabelSpace((), tuple(names.values())), splits, tuple(notes), ABOUT, gaps)
 
 
 def clip_names(segment: Segment) -> Iterator[str]:
@@ -173,8 +177,9 @@ class Shortfall:
             self._missing.update(events)
             self._example = self._example or segment.ytid
 
-    def check(self, found: Sequence[Recording], clips: Clips, notes: list[str]) -> None:
-        """Raises FileNotFoundError when no segment has a clip; the count of those without goes to `notes`."""
+    def check(self, found: Sequence[Recording], clips: Clips, notes: list[str], gaps: Gaps) -> None:
+        """Raises FileNotFoundError when no segment has a clip; the count of those without goes to `notes`, by
+        event to `gaps`."""
         if not found:
             raise FileNotFoundError(
                 f"{self._name}: none of its {self._segments} segments has a clip below {clips.folder} "
@@ -182,6 +187,7 @@ class Shortfall:
             )
         if self._without:
             missing, listed = self._missing, self._listed
+            gaps[self._name] = {event: (missing[event], listed[event]) for event in sorted(missing)}
             worst = sorted(missing, key=lambda event: (-missing[event] / listed[event], event))[:WORST]
             shown = ", ".join(f"{event!r} {missing[event]} of {listed[event]}" for event in worst)
             gone = sum(missing[event] == listed[event] for event in missing)
@@ -192,9 +198,10 @@ class Shortfall:
 
 
 def _read_list(
-    folder: Path, kind: str, names: Mapping[str, str], clips: Clips, notes: list[str]
+    folder: Path, kind: str, names: Mapping[str, str], clips: Clips, notes: list[str], gaps: Gaps
 ) -> list[Recording]:
-    """The segments of <kind>_segments.csv that have a clip; how many have none goes to `notes`."""
+    """The segments of <kind>_segments.csv that have a clip; how many have none goes to `notes` and
+    `gaps`."""
     path = find_file(folder, f"{kind}_segments.csv")
     if path is None:
         raise FileNotFoundError(f"{folder}: no {kind}_segments.csv; expected {LAYOUT}")
@@ -206,7 +213,7 @@ def _read_list(
         if file is not None:
             labels = ClipLabels(events=tuple(sorted(segment.events)), location=segment.ytid)
             found.append(Recording(file, labels))
-    short.check(found, clips, notes)
+    short.check(found, clips, notes, gaps)
     return found
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from datasets.corpora.audioset import Clips, Segment, Shortfall, find_file
+from datasets.corpora.audioset import Clips, Gaps, Segment, Shortfall, find_file
 from datasets.corpora.corpus import About, Corpus, Recording, Validation, check_folder
 from datasets.corpora.event_tables import forwards, note_backwards, seconds
 from datasets.corpora.hold_out import hold_out
@@ -72,14 +72,15 @@ def read_audioset_strong(
             raise FileNotFoundError(f"{folder}: no {name}; expected {LAYOUT}")
         lists[name] = _read_spans(path, names, mids, notes)
     space = _label_space(mids, names, notes)
-    tested = _with_clips(lists[TESTS[test]], TESTS[test], clips, notes)
+    gaps: Gaps = {}
+    tested = _with_clips(lists[TESTS[test]], TESTS[test], clips, notes, gaps)
     used = {recording.labels.location for recording in tested}
-    trained = _with_clips(lists[TRAIN], TRAIN, clips, notes)
+    trained = _with_clips(lists[TRAIN], TRAIN, clips, notes, gaps)
     training = [recording for recording in trained if recording.labels.location not in used]
     if again := len(trained) - len(training):
         notes.append(f"{again} training segments left out: their video is in the test list too")
     first, val = hold_out(training, "random", validation_fraction, seed, notes)
-    return Corpus(space, {"train": first, "val": val, "test": tuple(tested)}, tuple(notes), ABOUT)
+    return Corpus(space, {"train": first, "val": val, "test": tuple(tested)}, tuple(notes), ABOUT, gaps)
 
 
 def segment_of(row: Row) -> Segment:
@@ -136,7 +137,7 @@ def _label_space(mids: set[str], names: Mapping[str, str], notes: list[str]) -> 
 
 
 def _with_clips(
-    segments: Mapping[Segment, list[Span]], name: str, clips: Clips, notes: list[str]
+    segments: Mapping[Segment, list[Span]], name: str, clips: Clips, notes: list[str], gaps: Gaps
 ) -> list[Recording]:
     found: dict[str, Recording] = {}
     short = Shortfall(name)
@@ -150,7 +151,7 @@ def _with_clips(
             again += file in found
             labels = ClipLabels(None, events, tuple(sorted(spans)), segment.ytid)
             found.setdefault(file, Recording(file, labels))
-    short.check(list(found.values()), clips, notes)
+    short.check(list(found.values()), clips, notes, gaps)
     if again:
         notes.append(f"{name}: {again} segments left out: their clip's name is that of another of the video")
     return list(found.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -51,12 +51,14 @@ class Recording:
 @dataclass(frozen=True)
 class Corpus:
     """A corpus ready to be prepared. `notes` are sentences about what was left out or looked odd, with
-    counts."""
+    counts; `without_clip` says for each list of a corpus that is never whole, and each of its events, how
+    many segments have no clip, of how many."""
 
     labels: LabelSpace
     splits: Mapping[str, tuple[Recording, ...]]
     notes: tuple[str, ...]
     about: About = UNKNOWN
+    without_clip: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
 
 
 def check_folder(folder: Path, needed: str, layout: str, found: Callable[[Path], bool]) -> None:

@@ -22,7 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets.corpora.corpus import SPLITS, Corpus, Recording, Validation, check_folder, check_listed
+from datasets.corpora.corpus import (
+    SPLITS,
+    UNKNOWN,
+    About,
+    Corpus,
+    Recording,
+    Validation,
+    check_folder,
+    check_listed,
+)
 from datasets.corpora.event_tables import forwards, label_order, note_backwards, seconds
 from datasets.corpora.hold_out import hold_out
 from datasets.labels import LabelSpace
@@ -50,6 +59,7 @@ def read_listing(
     *,
     table: str | None = None,
     separator: str = ",",
+    about: About = UNKNOWN,
     validation: Validation = "auto",
     validation_fraction: float = 0.2,
     seed: int = 0,
@@ -95,7 +105,7 @@ def read_listing(
             by = "location" if any(listed.same[2] for listed in files.values()) else "random"
         first, val = hold_out(splits["train"], by, validation_fraction, seed, notes)
         splits = {"train": first, "val": val, "test": splits["test"]}
-    return Corpus(_space(folder, files), splits, tuple(notes))
+    return Corpus(_space(folder, files), splits, tuple(notes), about)
 
 
 def _find(folder: Path, names: Sequence[str]) -> list[Path]:

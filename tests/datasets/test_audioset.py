@@ -1,5 +1,6 @@
 """AudioSet in its true layout: column names in a comment, comma and space, ids that begin with '-', gaps."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -124,6 +125,11 @@ def test_the_command(audioset: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert prepare.main(args) == 0
     printed = capsys.readouterr().out
     assert "1 of 4 segments have no clip" in printed and "1 damaged clips dropped" in printed
+    # Every class that a gap hits, which is too much to print.
+    assert json.loads((out / "prepared.json").read_text())["segments_without_a_clip"] == {
+        "eval_segments.csv": {"Male speech, man speaking": [1, 2], "Speech": [1, 2]},
+        "balanced_train_segments.csv": {"Dog": [1, 4], "Male speech, man speaking": [1, 4], "Speech": [1, 4]},
+    }
     index = Index.load(out)
     assert index.licence.startswith("lists CC BY 4.0") and "ICASSP 2017" in index.citation
     (batch,) = open_source(out, cache=None).eval_batches("test", 8)

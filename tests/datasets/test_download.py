@@ -245,6 +245,11 @@ def test_every_corpus_says_where_its_files_are() -> None:
             assert file.url.startswith("https://") and file.name in file.url
             assert file.md5 is None or (len(file.md5) == 32 and int(file.md5, 16) >= 0)
             assert file.bytes is None or file.bytes > 0
+    # What has a reader is told how to go on; the rest are evaluation sets, and lists without audio.
+    prepared = {name: corpus["prepare"] for name, corpus in known.items() if "prepare" in corpus}
+    rest = known.keys() - prepared.keys()
+    assert all(name.endswith("-evaluation") for name in rest - {"audioset-lists"})
+    assert {"tau2019", "tut2018", "tut-as", "tut-sed", "dcase2013", "fsdkaggle2019"} == set(prepared.values())
 
 
 @pytest.fixture

@@ -237,6 +237,15 @@ def test_a_picture_that_can_not_be_written_is_refused_before_the_work(
     assert message in printed.err and printed.out == ""
 
 
+def test_a_set_without_events_has_no_picture_which_is_said_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = build(tmp_path / "a", [ClipLabels("park")], LabelSpace(("park",), ()))
+    assert inspect.main([str(index.root), "--picture", str(tmp_path / "p.png")]) == 2
+    printed = capsys.readouterr()
+    assert "the set has no event labels" in printed.err and printed.out == ""
+
+
 def test_a_full_disk_leaves_no_half_picture(
     tiny: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

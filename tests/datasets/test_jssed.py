@@ -15,7 +15,7 @@ from datasets import prepare
 from datasets.convert import Conversion
 from datasets.corpora import Corpus, read_jssed
 from datasets.corpora.jssed import EVENTS, SCENES, spelling
-from datasets.jssed_recipe import RELATIONS, Recipe, extend, make_jssed
+from datasets.jssed_recipe import RELATIONS, Recipe, _counts, extend
 from datasets.shards import Index, read_labels
 
 
@@ -219,7 +219,7 @@ def test_known_scenes_get_jssed_s_events_and_others_any(sources: Path, tmp_path:
 def test_each_event_has_the_ratio_that_the_recipe_says(sources: Path, tmp_path: Path) -> None:
     """Taken apart again: the mixture minus the background is the events, at their ratios."""
     out = tmp_path / "out"
-    assert mix(sources, out, "--events-per-clip", "1", "1", "--snr-db", "0", "15") == 0
+    assert mix(sources, out, "--events-per-clip", "1", "1") == 0
     ratios = []
     for clip in json.loads((out / "recipe.json").read_text())["clips"]:
         mixture, rate = soundfile.read(out / clip["file"])
@@ -236,7 +236,7 @@ def test_each_event_has_the_ratio_that_the_recipe_says(sources: Path, tmp_path: 
         ratio = 10 * np.log10(np.mean(added**2) / np.mean(background**2))
         assert abs(ratio - event["snr_db"]) < 0.05
         ratios.append(event["snr_db"])
-    assert min(ratios) < 4 and max(ratios) > 11
+    assert -15 <= min(ratios) < -10 and 10 < max(ratios) <= 15
 
 
 def test_short_backgrounds_are_repeated_without_a_gap() -> None:
@@ -296,4 +296,22 @@ def test_a_silent_recording_is_named(
 def test_the_papers_sizes_are_the_default() -> None:
     recipe = Recipe()
     assert (recipe.clips, recipe.seconds, recipe.snr_db) == (3000, 30.0, (-15.0, 15.0))
-    assert callable(make_jssed)
+    assert _counts(recipe) == {"train": 2400, "val": 300, "test": 300}
+
+
+@pytest.mark.parametrize("places", [False, True])
+def test_of_three_thousand_clips_2400_are_for_training_and_300_each_for_validation_and_test(
+    tmp_path: Path, places: bool
+) -> None:
+    root = tmp_path / "jssed"
+    (root / "clips").mkdir(parents=True)
+    rows = ["filename\tscene_label" + "\tlocation" * places]
+    for scene in SCENES:
+        for n in range(300):
+            (root / f"clips/{scene}{n}.wav").touch()
+            rows.append(f"clips/{scene}{n}.wav\t{scene}" + f"\tbackground {n % 10}" * places)
+    write(root / "scenes.tsv", rows)
+    splits = read_jssed(root).splits
+    assert {name: len(clips) for name, clips in splits.items()} == {"train": 2400, "val": 300, "test": 300}
+    for clips in splits.values():
+        assert len(set(Counter(clip.labels.scene for clip in clips).values())) == 1

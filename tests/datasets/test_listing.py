@@ -111,8 +111,10 @@ def test_the_command(tmp_path: Path) -> None:
     root, out = write(tmp_path / "c", strong()), tmp_path / "out"
     (root / "table.csv").rename(root / "mine.csv")
     args = ["table", "--source", str(root), "--out", str(out), "--list-file", "mine.csv"]
-    assert prepare.main([*args, "--corpus", "mine", "--validation", "random"]) == 0
+    about = ["--licence", "CC BY 4.0", "--citation", "Me, My sounds, 2026"]
+    assert prepare.main([*args, "--corpus", "mine", "--validation", "random", *about]) == 0
     index = Index.load(out)
+    assert (index.licence, index.citation) == ("CC BY 4.0", "Me, My sounds, 2026")
     assert index.corpus == "mine" and index.splits["train"].clips == 3
     assert index.labels.scenes == ("cafe/restaurant",)
 

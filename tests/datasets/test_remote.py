@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
@@ -19,10 +19,11 @@ import pytest
 import torch
 from servers import Faults, Files, Proxy, serving
 
-from datasets import remote, storage
+from datasets import build, remote, storage
 from datasets.batch import Batch
 from datasets.cache import open_cached
 from datasets.inspect import main as inspect
+from datasets.prepare import main as prepare
 from datasets.shards import Index, ShardError, read_labels, read_members
 from datasets.source import open_source
 from datasets.storage import StorageError
@@ -203,8 +204,10 @@ def test_expired_credentials_are_said_at_once(s3: tuple[str, Faults]) -> None:
 
 
 def test_no_credentials_and_no_bucket(s3: tuple[str, Faults], monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ShardError, match="s3://nowhere/x: no index.json"):
+    with pytest.raises(StorageError, match=r"s3://nowhere/x/index.json: there is no such bucket"):
         Index.load("s3://nowhere/x")
+    with pytest.raises(ShardError, match="s3://bucket/x: no index.json"):
+        Index.load("s3://bucket/x")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -213,6 +216,44 @@ def test_no_credentials_and_no_bucket(s3: tuple[str, Faults], monkeypatch: pytes
     remote.forget()
     with pytest.raises(StorageError, match="s3://bucket/shards/index.json: no credentials found; set AWS_"):
         Index.load("s3://bucket/shards")
+
+
+@pytest.fixture
+def prepared(tau_folder: Callable[..., Path], tmp_path: Path) -> Callable[[str], int]:
+    """Prepares the corpus of `tau_folder` to a place; from a staging folder of this test's own."""
+    command = ["tau-like", "--source", str(tau_folder()), "--corpus", "c", "--jobs", "1"]
+    return lambda out: prepare([*command, "--shard-mb", "0.005", "--out", out])
+
+
+def test_a_preparation_to_a_bucket_through_faults_has_the_local_bytes(
+    s3: tuple[str, Faults], prepared: Callable[[str], int], tmp_path: Path
+) -> None:
+    _, faults = s3
+    faults.next = [503, "reset", 500, 429, "cut"]
+    assert prepared("s3://bucket/made") == 0 and faults.next == []
+    assert prepared(str(tmp_path / "near")) == 0
+    names = sorted(path.name for path in (tmp_path / "near").iterdir())
+    assert names[-1] == "val-000001.tar" and "index.json" in names
+    for name in names:
+        assert storage.read_bytes("s3://bucket/made", name) == (tmp_path / "near" / name).read_bytes()
+
+
+def test_a_bucket_that_takes_nothing_is_said_before_the_work(
+    s3: tuple[str, Faults],
+    web: tuple[str, Faults],
+    prepared: Callable[[str], int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(build, "encode", lambda *_, **__: pytest.fail("a clip was encoded"))
+    assert prepared("s3://nowhere/x") == 2
+    assert "s3://nowhere/x/index.json: there is no such bucket (NoSuchBucket)" in capsys.readouterr().err
+    assert prepared(f"{web[0]}/x") == 2
+    assert "http servers can't be written to" in capsys.readouterr().err
+    s3[1].always = "expired"
+    assert prepared("s3://bucket/y") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "the credentials have expired (ExpiredToken); renew" in said
 
 
 def test_what_is_missing_or_truncated_there_is_named(tiny: Index, tmp_path: Path) -> None:
