@@ -13,7 +13,7 @@ from reports import cost as costs
 from reports import units
 from reports.collect import Study
 from reports.importance import Importance
-from reports.rank import Ranking, Standing, differing, label, ranking, search_table
+from reports.rank import Ranking, Standing, label, ranking, search_table, took_several
 from reports.statistics import ALPHA, POWER, Summary, seeds_to_separate, summarise
 from reports.verdicts import Verdict, verdict
 
@@ -65,15 +65,10 @@ def published(study: Study, result: Ranking) -> tuple[Comparable, ...]:
 
 
 def searched_knobs(study: Study) -> tuple[str, ...]:
-    """The knobs of the study's space that took more than one value in its search runs."""
+    """The knobs of the study's space that took more than one value in its search runs; "csem.lr" where
+    several families were searched."""
     rows = study.runs[study.runs["phase"] == "search"]
-    columns = [name for name in rows.columns if str(name).startswith("config.")]
-    configs = [
-        {str(k).removeprefix("config."): v for k, v in row.items()}
-        for row in rows[columns].to_dict("records")
-    ]
-    varied = differing(configs)
-    return tuple(knob for knob in map(str, study.record.get("space", ())) if knob in varied)
+    return tuple(knob for knob in map(str, study.record.get("space", ())) if took_several(rows, knob))
 
 
 def printed_row(row: Mapping[str, Any]) -> str:

@@ -227,6 +227,7 @@ display(
         if found.runs < findings.FEW_FOR_IMPORTANCE
         else "",
         f" One value in all of them: {', '.join(found.constant)}." if found.constant else "",
+        f" Too few runs for the knobs of {', '.join(found.thin)}." if found.thin else "",
     )
 )
 
