@@ -120,7 +120,7 @@ def board(found: Contest) -> Table:
             str(one.study.record["family"]),
             str(one.best.trial),
             mean_sd(one.best.test.mean, one.best.test.sd, test),
-            units.interval(one.best.test.low, one.best.test.high, test),
+            units.mean_interval(one.best.test.low, one.best.test.high, test),
             mean_sd(one.best.validation.mean, one.best.validation.sd, val),
             str(one.best.validation.n),
             _difference(one, val),

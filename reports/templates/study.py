@@ -74,8 +74,9 @@ if raced is not None:
     display(*(markup.paragraph(sentence, kind="caption") for sentence in race.said(raced)))
 
 # %%
-if ranking.differing:
-    display(markup.paragraph("What sets them apart:"), markup.table(tables.differing_knobs(ranking)))
+unlike = tables.apart(study, ranking)
+if unlike.rows:
+    display(markup.paragraph("What sets them apart:"), markup.table(unlike))
 
 # %% [markdown]
 # ## Best configuration
@@ -140,7 +141,7 @@ display(
         f" trained to the end ({ends.count('COMPLETE')}), the best of them ",
         markup.Tint("dark blue", drawing.BLUE),
         *cut,
-        ". A cross ends a run that was cut short.",
+        ". A cross ends a run that was cut short." if cut else ".",
         f" Runs were stopped at epochs {rungs} (dotted)." if rungs else "",
     )
 )
@@ -255,9 +256,9 @@ display(
         "One line a full-length search run, from its knobs (most important first; on a phone the first "
         "three) to its score: the best tenth ",
         markup.Tint("light blue", drawing.SKY),
-        ", the best ",
+        ", the best of them ",
         markup.Tint("dark blue", drawing.BLUE),
-        ".",
+        ", the others grey.",
     )
 )
 

@@ -139,7 +139,7 @@ def test_importance_takes_conditional_and_mixed_knobs() -> None:
 
 
 def test_of_several_families_each_has_its_own_knobs(tmp_path: Path) -> None:
-    """The space names them csem.lr and ergl.lr; their columns are one. A family of three runs says nothing."""
+    """The space names them csem.lr and ergl.lr; their columns are one. Three runs say nothing."""
     runs = many(24)
     runs["config.family"] = ["ergl" if i % 8 == 0 else "csem" for i in range(24)]
     runs.loc[runs["config.family"] == "ergl", "config.mixup"] = 0.3

@@ -195,7 +195,7 @@ def test_without_optuna_only_the_importance_is_missing(monkeypatch: pytest.Monke
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "optuna" else find(name))
     found = figures.importance(runs, ("lr",), epochs=9, mode="max")
-    assert found == ((), 8, (), "Importance needs Optuna, which is not installed here.")
+    assert found == ((), 8, (), "Importance needs Optuna, which is not installed here.", ())
 
 
 def test_what_mattered_is_a_sentence() -> None:
