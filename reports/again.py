@@ -1,9 +1,11 @@
-"""How to train the winner again: its seeds, and the command that gives the same numbers."""
+"""How to train the winner again: its seeds, and the command that gives the same numbers; how to ask it."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from reports import units
@@ -65,6 +67,24 @@ def train_command(study: Study, config: Mapping[str, Any], seed: int | None, out
     for number, words in enumerate(options):
         lines += _folded_words(words, indent=4 if number else 0)
     return " \\\n".join(lines)
+
+
+def predict_command(best: Path) -> str:
+    """The shell command that asks the model in `best`, beside the report, about a recording; with the tagger
+    of a model that reads tags."""
+    words = ["python", "-m", "trainables.predict", best.name]
+    if tagger := tagger_of(best):
+        words += ["--teacher", tagger]
+    return f"{shlex.join(words)} RECORDING …"
+
+
+def tagger_of(best: Path) -> str:
+    """The name of the tagger whose tags the model in `best` reads; "" for one that reads none."""
+    try:
+        about = json.loads((best / "model.json").read_text(encoding="utf-8"))
+        return str(about["tags"]["model"]) if about.get("reads_tags") else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _folded_words(words: list[str], indent: int, width: int = 76) -> list[str]:

@@ -246,8 +246,8 @@ def _still_needed(result: Ranking, best: Standing) -> str:
         enough = f"A single test {how} of {pair} needs about {needed:,} seeds each, and they have {have}"
         return f"{enough}; the correction asks for more."
     return (
-        f"About {needed - have:,} more seeds each ({needed:,} in all) would separate {pair}, if they differ "
-        f"by what was seen {how}."
+        f"About {units.plural(needed - have, 'more seed')} each ({needed:,} in all) would separate {pair}, "
+        f"if they differ by what was seen {how}."
     )
 
 

@@ -36,6 +36,7 @@ from searchspace.study import now
 from trainables import checkpoint
 from trainables.analyse import WINNER_BATCH, WINNER_SECONDS, within
 from trainables.calibration import calibrate
+from trainables.contract import tags_read
 from trainables.evaluate import BATCH, device, measure
 from trainables.folder import read_epochs, read_record, read_test
 from trainables.intervals import METHOD, Interval, macro_recall, wilson
@@ -155,8 +156,9 @@ def _write(run: Path, out: Path, about: Mapping[str, Any], index: Index) -> Path
         "calibration": {"absent": "its validation clips were not read yet"},
         "provenance": _provenance(run),
     }
-    frontend = build_model(description).frontend
-    description["front_end"] = " ".join(repr(frontend).split())
+    model = build_model(description)
+    description["front_end"] = " ".join(repr(model.frontend).split())
+    description["reads_tags"] = tags_read(model)  # shards may have tags that this model doesn't read
     return write_model(out, weights, description)
 
 

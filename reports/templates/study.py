@@ -25,6 +25,7 @@ ranking = findings.ranked(study)
 best = ranking.best
 judged = findings.published(study, ranking)
 saved = (study.folder / "best").is_dir()
+tagger = again.tagger_of(study.folder / "best")
 found = figures.importance(study.runs, findings.searched_knobs(study), epochs=study.epochs, mode=study.mode)
 chosen = again.best_again(study, ranking)
 display(
@@ -39,7 +40,8 @@ display(
             "Reproducible?": "Yes: the command under Best configuration trains it again to the same numbers."
             if chosen
             else "",
-            "Model": "best/ beside this report (model.safetensors, model.json); it loads without the study."
+            "Model": "best/ beside this report (model.safetensors, model.json); it loads without the study"
+            + (f", and needs the tagger {tagger}." if tagger else ".")
             if saved
             else "",
         },
@@ -111,7 +113,7 @@ else:
 if saved:
     display(
         markup.paragraph("The trained model: best/model.safetensors with best/model.json. In this folder:"),
-        markup.command("python -m trainables.predict best RECORDING …"),
+        markup.command(again.predict_command(study.folder / "best")),
     )
 if chosen is not None:
     display(markup.folded("All its knobs", markup.table(tables.best_knobs(study, chosen.config))))
