@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reports import units
+from reports import cost, units
 from reports.collect import Study
 from reports.rank import Ranking, foreign, search_table
 
@@ -67,6 +67,26 @@ def train_command(study: Study, config: Mapping[str, Any], seed: int | None, out
     for number, words in enumerate(options):
         lines += _folded_words(words, indent=4 if number else 0)
     return " \\\n".join(lines)
+
+
+def exactness(study: Study) -> tuple[str, str]:
+    """(whether the winner can be trained again, for the top of the page; how exactly, for below the
+    command)."""
+    held = cost.reserved(study)
+    workers = int((study.record.get("request") or {}).get("workers_per_trial") or 1)
+    if held.gpus or workers > 1:
+        why = "a GPU" if held.gpus else f"{workers} workers"
+        top = f"Yes, but for rounding: the command under Best configuration trains it again; on {why} sums "
+        top += "are added in another order each time."
+        below = "With the same versions this gives the same numbers up to rounding, which grows over epochs"
+    else:
+        top = "Yes: the command under Best configuration trains it again to the same numbers."
+        below = (
+            "On a CPU of the same kind, with the same versions, this gives the same numbers to the last digit"
+        )
+    if (study.record.get("git") or {}).get("dirty"):
+        top += " The code had uncommitted changes, which the commit below does not hold."
+    return top, f"{below}, in epochs.jsonl and test.json of that folder."
 
 
 def predict_command(best: Path) -> str:

@@ -21,8 +21,7 @@ SHOWN = (  # metrics in the card's table, in this order; the others are in model
 def card(about: Mapping[str, Any], reads: Sequence[Mapping[str, Any]] = ()) -> str:
     """Markdown. What the description does not say is said to be unknown."""
     parts = [
-        f"# {about['family']}: {len(about['scenes'])} scenes, "
-        f"{len(about['events']) if _tags_events(about) else 'no'} events",
+        f"# {about['family']}: {len(about['scenes'])} scenes, {len(_events(about)) or 'no'} events",
         _use(about),
         "## How good it is\n\n" + _quality(about, reads),
         "## When it is unsure\n\n" + _unsure(about.get("calibration") or {}),
@@ -35,7 +34,7 @@ def card(about: Mapping[str, Any], reads: Sequence[Mapping[str, Any]] = ()) -> s
 
 
 def _use(about: Mapping[str, Any]) -> str:
-    named = about["events"] if _tags_events(about) else []
+    named = _events(about)
     events = " and which sound events are in it" if named else ""
     scenes = ", ".join(map(code, about["scenes"])) or "none"
     listed = ", ".join(map(code, named[:60]))
@@ -48,10 +47,9 @@ def _use(about: Mapping[str, Any]) -> str:
     )
 
 
-def _tags_events(about: Mapping[str, Any]) -> bool:
-    """Whether its events were ever measured; they are not where it has no event branch."""
-    measured = [name.split("/", 1)[-1] for name in about.get("metrics") or ()]
-    return not measured or any(name.startswith(("event_", "frame_", "segment_")) for name in measured)
+def _events(about: Mapping[str, Any]) -> Sequence[str]:
+    """Those it answers: none where its shards have events, but the model has no event branch."""
+    return about["events"] if about.get("event_outputs", True) else ()
 
 
 def _quality(about: Mapping[str, Any], reads: Sequence[Mapping[str, Any]]) -> str:

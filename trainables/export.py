@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 import tyro
 from scipy import stats
+from torch import nn
 
 from datasets import synthetic
 from datasets.command import asked, exit_code
@@ -159,7 +160,16 @@ def _write(run: Path, out: Path, about: Mapping[str, Any], index: Index) -> Path
     model = build_model(description)
     description["front_end"] = " ".join(repr(model.frontend).split())
     description["reads_tags"] = tags_read(model)  # shards may have tags that this model doesn't read
+    description["event_outputs"] = _event_outputs(model, index)
     return write_model(out, weights, description)
+
+
+def _event_outputs(model: nn.Module, index: Index) -> int:
+    """How many events the model answers: 0 without an event branch, whatever its shards have."""
+    tags = (torch.zeros(1, count),) if (count := tags_read(model)) else ()
+    with torch.no_grad():
+        logits = model.eval()(torch.zeros(1, index.channels, index.samples), *tags).event_logits
+    return 0 if logits is None else logits.shape[1]
 
 
 def _provenance(run: Path) -> dict[str, Any]:

@@ -37,9 +37,7 @@ display(
             "What mattered?": findings.mattered(found),
             "Beside the papers": findings.beside_papers(judged),
             "Cost": findings.cost(study),
-            "Reproducible?": "Yes: the command under Best configuration trains it again to the same numbers."
-            if chosen
-            else "",
+            "Reproducible?": again.exactness(study)[0] if chosen else "",
             "Model": "best/ beside this report (model.safetensors, model.json); it loads without the study"
             + (f", and needs the tagger {tagger}." if tagger else ".")
             if saved
@@ -102,9 +100,8 @@ else:
             )
         ),
         markup.paragraph(
-            "On a CPU of the same kind, with the same versions, this gives the same numbers to the last "
-            f"digit, in epochs.jsonl and test.json of that folder. Seeds it was trained with: {seeds}. The "
-            "command has the first of them.",
+            f"{again.exactness(study)[1]} Seeds it was trained with: {seeds}. The command has the first of "
+            "them.",
             kind="caption",
         ),
     )

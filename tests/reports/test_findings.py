@@ -352,6 +352,19 @@ def test_what_to_train_again(tmp_path: Path) -> None:
     assert best is not None and (best.trial, best.confirmed, best.seeds) == (4, True, (4001, 4002))
 
 
+def test_how_exactly_the_winner_is_trained_again(tmp_path: Path) -> None:
+    one = study(tmp_path / "a", git={"commit": "1" * 40, "dirty": False})
+    top, below = again.exactness(one)
+    assert top.endswith("trains it again to the same numbers.") and "to the last digit, in epochs" in below
+    dirty = study(tmp_path / "b", git={"commit": "1" * 40, "dirty": True})
+    assert again.exactness(dirty)[0].endswith("uncommitted changes, which the commit below does not hold.")
+    gpu = study(tmp_path / "c", request={"gpus_per_trial": 1})
+    assert "but for rounding" in again.exactness(gpu)[0] and "on a GPU" in again.exactness(gpu)[0]
+    assert "up to rounding" in again.exactness(gpu)[1]
+    spread = study(tmp_path / "d", request={"workers_per_trial": 2})
+    assert "on 2 workers" in again.exactness(spread)[0]
+
+
 def test_reasons_for_no_comparison_are_counted(tmp_path: Path) -> None:
     one = study(tmp_path, confirmed({0: [0.8, 0.81]}), data={"corpus": "mine"})
     result = findings.ranked(one)

@@ -175,6 +175,7 @@ def test_tags_beside_the_clips_are_not_what_a_model_reads_that_reads_none(
     out = export_run(trained.path, replace(source.index, tags=tags), tmp_path / "model")
     _, about = load_model(out)
     text = (out / CARD).read_text()
+    assert about["event_outputs"] == len(about["events"]) == len(source.index.labels.events)
     assert about["reads_tags"] == 0 and about["tags"]["model"] == "teacher-1"
     assert "It reads" not in text and "--teacher" not in text and "which sound events" in text
 
