@@ -168,7 +168,10 @@ def search_leaders(study: Study, most: int = 10) -> Table:
     words = {"family", "its knobs", "from"}
     numeric = frozenset(place for place, name in enumerate(columns) if name not in words)
     more = f"The best {most} of {len(found):,}." if len(found) > most else ""
-    return _unless_all(Table(columns, rows, numeric, note=more), "from", "sampler")
+    board = Table(columns, rows, numeric, note=more)
+    if packed:  # the knobs need the width; where each comes from is in the table of all runs
+        return board._replace(columns=columns[:-1], rows=tuple(row[:-1] for row in rows))
+    return _unless_all(board, "from", "sampler")
 
 
 def _unless_all(table: Table, column: str, text: str) -> Table:

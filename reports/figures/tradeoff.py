@@ -97,7 +97,7 @@ def _draw_panel(axes: Axes, panel: Panel, on: units.Scale) -> None:
     named = list(panel.front) if len(panel.front) <= NAMED else [panel.front[0], panel.front[-1]]
     for trial in named:
         left = _at_the_left(at[trial][0], [cost for cost, _ in at.values()])
-        place: Any = {"xytext": (5 if left else -5, 4), "textcoords": "offset points", "fontsize": 8}
+        place: Any = {"xytext": (5, -11) if left else (-5, 4), "textcoords": "offset points", "fontsize": 8}
         side = "left" if left else "right"  # a name to the left of the cheapest would lie on the axis
         axes.annotate(f"trial {trial}", at[trial], color=BLUE, annotation_clip=False, ha=side, **place)
     costs = [cost for cost, _ in at.values()]
