@@ -14,6 +14,7 @@ from reports.rank import Ranking, Standing, differing, foreign, search_table
 from reports.statistics import summarise
 
 MOST_COLUMNS = 6  # knobs with a column of their own
+MOST_PACKED = 5  # search runs whose knobs share a column: each takes several lines
 LONGEST = 400  # rows of a table on the page; the rest is in trials.parquet
 
 
@@ -146,9 +147,11 @@ def search_leaders(study: Study, most: int = 10) -> Table:
     of several families, share a column."""
     found = search_table(study.runs, epochs=study.epochs, mode=study.mode)
     on = units.scale(study.metric)
-    shown, knobs = found[:most], differing([row.config for row in found])
+    knobs = differing([row.config for row in found])
     several = any("family" in row.config for row in found)
     packed = several or len(knobs) > MOST_COLUMNS
+    most = min(most, MOST_PACKED) if packed else most
+    shown = found[:most]
     told = _own_knobs(study, [row.config for row in shown])
     named = (*(["family"] if several else []), "its knobs") if packed else knobs
     columns = ("place", "trial", _header(on), "n", *named, "parameters", "from")

@@ -48,9 +48,9 @@ display(
 
 # %% [markdown]
 # ## Confirmed configurations
-# Each was trained again at full length from fresh seeds. The validation mean alone decides the order; the
-# test split was read once, by the winner's further seeds, which chose nothing. "±" is the standard deviation
-# over seeds; the papers' "±" is the largest deviation from the mean, given in its own column.
+# Each was trained again at full length from fresh seeds. The validation mean alone decides the order; what
+# was reached on the test split chose nothing. "±" is the standard deviation over seeds; the papers' "±" is
+# the largest deviation from the mean, given in its own column.
 
 # %%
 display(markup.table(tables.leaderboard(study, ranking), empty="No configuration is confirmed yet."))

@@ -232,8 +232,9 @@ def test_many_knobs_of_a_search_run_share_a_column(tmp_path: Path) -> None:
     few = [folders.run(t, 0.5, knobs={"lr": 0.1 * t, "mixup": 0.1 * t}) for t in (1, 2)]
     leaders = tables.search_leaders(study(tmp_path / "few", few))
     assert leaders.columns[4:6] == ("lr", "mixup") and leaders.rows[0][4:6] == ("0.1", "0.1")
-    many = [folders.run(t, 0.5, knobs={f"knob_{k}": t for k in range(7)}) for t in (1, 2)]
+    many = [folders.run(t, 0.5, knobs={f"knob_{k}": t for k in range(7)}) for t in range(1, 8)]
     leaders = tables.search_leaders(study(tmp_path / "many", many))
+    assert len(leaders.rows) == 5 and leaders.note == "The best 5 of 7."
     assert leaders.columns[4] == "its knobs" and leaders.rows[0][4].startswith("knob_0=1, knob_1=1")
 
 
