@@ -16,6 +16,7 @@ from reports import collect, comparison, findings, notebook, paper_table, race, 
 SHORT = (
     "rank",
     "trial",
+    "family",
     "test",
     "seeds",
     "against the best",
@@ -70,14 +71,15 @@ def summary(study: collect.Study) -> str:
     found = findings.finding(study, result)
     if result.standings:
         table = tables.leaderboard(study, result)
-        board = tables.as_text(table, SHORT)
+        named = {name.removesuffix(", %") for name in table.columns}
+        board = tables.as_text(table, tuple(name for name in SHORT if name in named))
         if (raced := race.race_info(study, result)) is not None and len(raced.lanes) > 1:
             board = "\n".join([tables.as_text(race.race_table(raced)), *race.said(raced), board])
     else:
         table = tables.search_leaders(study)
         board = tables.as_text(table) if table.rows else ""
     name = tables.one_line(str(study.record["name"]))
-    return "\n".join(filter(None, [f"{name}: {found.headline}", found.meaning, *found.sure[:1], board]))
+    return "\n".join(filter(None, [f"{name}: {found.headline}", found.meaning, *found.sure[:2], board]))
 
 
 def _paper_table(study: collect.Study) -> str:

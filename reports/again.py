@@ -1,12 +1,14 @@
-"""How to train the winner again: its seeds, and the command that gives the same numbers."""
+"""How to train the winner again: its seeds, and the command that gives the same numbers; how to ask it."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from reports import units
+from reports import cost, units
 from reports.collect import Study
 from reports.rank import Ranking, foreign, search_table
 
@@ -65,6 +67,44 @@ def train_command(study: Study, config: Mapping[str, Any], seed: int | None, out
     for number, words in enumerate(options):
         lines += _folded_words(words, indent=4 if number else 0)
     return " \\\n".join(lines)
+
+
+def exactness(study: Study) -> tuple[str, str]:
+    """(whether the winner can be trained again, for the top of the page; how exactly, for below the
+    command)."""
+    held = cost.reserved(study)
+    workers = int((study.record.get("request") or {}).get("workers_per_trial") or 1)
+    if held.gpus or workers > 1:
+        why = "a GPU" if held.gpus else f"{workers} workers"
+        top = f"Yes, but for rounding: the command under Best configuration trains it again; on {why} sums "
+        top += "are added in another order each time."
+        below = "With the same versions this gives the same numbers up to rounding, which grows over epochs"
+    else:
+        top = "Yes: the command under Best configuration trains it again to the same numbers."
+        below = (
+            "On a CPU of the same kind, with the same versions, this gives the same numbers to the last digit"
+        )
+    if (study.record.get("git") or {}).get("dirty"):
+        top += " The code had uncommitted changes, which the commit below does not hold."
+    return top, f"{below}, in epochs.jsonl and test.json of that folder."
+
+
+def predict_command(best: Path) -> str:
+    """The shell command that asks the model in `best`, beside the report, about a recording; with the tagger
+    of a model that reads tags."""
+    words = ["python", "-m", "trainables.predict", best.name]
+    if tagger := tagger_of(best):
+        words += ["--teacher", tagger]
+    return f"{shlex.join(words)} RECORDING …"
+
+
+def tagger_of(best: Path) -> str:
+    """The name of the tagger whose tags the model in `best` reads; "" for one that reads none."""
+    try:
+        about = json.loads((best / "model.json").read_text(encoding="utf-8"))
+        return str(about["tags"]["model"]) if about.get("reads_tags") else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _folded_words(words: list[str], indent: int, width: int = 76) -> list[str]:

@@ -117,10 +117,10 @@ def board(found: Contest) -> Table:
         (
             str(place),
             str(one.study.record["name"]),
-            str(one.study.record["family"]),
+            str(one.best.config.get("family") or one.study.record["family"]),
             str(one.best.trial),
             mean_sd(one.best.test.mean, one.best.test.sd, test),
-            units.interval(one.best.test.low, one.best.test.high, test),
+            units.mean_interval(one.best.test.low, one.best.test.high, test),
             mean_sd(one.best.validation.mean, one.best.validation.sd, val),
             str(one.best.validation.n),
             _difference(one, val),
@@ -172,7 +172,8 @@ def headline(found: Contest) -> findings.Finding:
     first, *others = found.contestants
     on = units.scale(first.study.metric)
     reached = units.score(first.best.validation.mean, on, unit=True)
-    name = f"{first.study.record['name']} ({first.study.record['family']})"
+    family = first.best.config.get("family") or first.study.record["family"]
+    name = f"{first.study.record['name']} ({family})"
     if not others:
         return findings.Finding("", f"Only {name} has a confirmed configuration", _waiting(found), ())
     tied = [str(one.study.record["name"]) for one in others if one.tied]

@@ -68,10 +68,17 @@ def _first(runs: pd.DataFrame, name: str) -> float:
 
 
 def by_trial(study: Study, phase: str) -> Mapping[int, Cost]:
-    """The cost of every configuration from its finished full-length runs in a phase."""
+    """The cost of every configuration from its finished full-length runs in a phase; its multiply-accumulates
+    from any of its runs, for a search counts them once, before the first."""
     runs = study.runs
     good = runs[(runs["phase"] == phase) & (runs["state"] == "COMPLETE") & (runs["epochs"] >= study.epochs)]
-    return {int(trial): of_runs(study, group) for trial, group in good.groupby("trial")}
+    found = {int(trial): of_runs(study, group) for trial, group in good.groupby("trial")}
+    return {
+        trial: one
+        if math.isfinite(one.macs)
+        else one._replace(macs=_first(runs[runs["trial"] == trial], "macs"))
+        for trial, one in found.items()
+    }
 
 
 def total_hours(study: Study) -> str:

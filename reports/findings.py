@@ -13,7 +13,7 @@ from reports import cost as costs
 from reports import units
 from reports.collect import Study
 from reports.importance import Importance
-from reports.rank import Ranking, Standing, differing, label, ranking, search_table
+from reports.rank import Ranking, Standing, label, ranking, search_table, took_several
 from reports.statistics import ALPHA, POWER, Summary, seeds_to_separate, summarise
 from reports.verdicts import Verdict, verdict
 
@@ -65,15 +65,10 @@ def published(study: Study, result: Ranking) -> tuple[Comparable, ...]:
 
 
 def searched_knobs(study: Study) -> tuple[str, ...]:
-    """The knobs of the study's space that took more than one value in its search runs."""
+    """The knobs of the study's space that took more than one value in its search runs; "csem.lr" where
+    several families were searched."""
     rows = study.runs[study.runs["phase"] == "search"]
-    columns = [name for name in rows.columns if str(name).startswith("config.")]
-    configs = [
-        {str(k).removeprefix("config."): v for k, v in row.items()}
-        for row in rows[columns].to_dict("records")
-    ]
-    varied = differing(configs)
-    return tuple(knob for knob in map(str, study.record.get("space", ())) if knob in varied)
+    return tuple(knob for knob in map(str, study.record.get("space", ())) if took_several(rows, knob))
 
 
 def printed_row(row: Mapping[str, Any]) -> str:
@@ -135,8 +130,9 @@ def _meaning(summary: Summary, on: units.Scale) -> str:
     if summary.n == 1:
         return "One seed (n = 1), so there is no standard deviation and no interval."
     unit = f" {on.unit}" if on.unit else ""
-    span = units.interval(summary.low, summary.high, on)
-    return f"Mean ± standard deviation over {summary.n} seeds; 95 % interval of the mean {span}{unit}."
+    span = units.mean_interval(summary.low, summary.high, on)
+    cut = f" {units.CUT_OFF}" if units.reaches_out(summary.low, summary.high, on) else ""
+    return f"Mean ± standard deviation over {summary.n} seeds; 95 % interval of the mean {span}{unit}.{cut}"
 
 
 def _list(names: list[str]) -> str:
@@ -193,12 +189,7 @@ def _status(study: Study) -> str:
 def _sure(study: Study, result: Ranking, best: Standing) -> list[str]:
     """Is that sure: ties, what it would take, the choice of test clips, runs missing from the mean."""
     said = [_compared(study, result, best)]
-    seeds = needed_seeds(result)
-    if result.tied and seeds:
-        said.append(
-            f"Seeing a difference as small as the observed one would take about {seeds:,} seeds each "
-            f"(power {POWER:g}, two-sided {100 * ALPHA:.0f} %)."
-        )
+    said.extend(filter(None, [_still_needed(result, best)]))
     test = units.scale(study.test_metric)
     if math.isfinite(best.sampling_error):
         points = f"± {units.score(best.sampling_error, test)} {test.points}"
@@ -228,11 +219,36 @@ def _compared(study: Study, result: Ranking, best: Standing) -> str:
     near = result.tied[0]
     text = f"No: {trials} cannot be told apart. "
     if near.comparison is None or not math.isfinite(near.p):
-        return text + "With a single seed, or seeds that show no spread, there is no test."
+        return text + _untested(result, best, near)
     gap = f"{units.score(abs(near.comparison.difference), on)} {on.points}".rstrip()
     pair = "Their" if len(result.tied) == 1 else f"The nearest two ({best.trial} and {near.trial}):"
     how = f"{result.test}, p {_equals(near.p)} after {result.correction}"
     return f"{text}{pair} validation means lie {gap} apart ({how})."
+
+
+def _untested(result: Ranking, best: Standing, near: Standing) -> str:
+    if min(best.validation.n, near.validation.n) < 2:
+        return "With a single seed there is no test."
+    if near.comparison is None or not math.isfinite(near.comparison.p):
+        return "Seeds that show no spread allow no test."
+    return "The race tests from the third seed on, and they have two."
+
+
+def _still_needed(result: Ranking, best: Standing) -> str:
+    """What it would take to tell the best from the first that it is tied with; "" if that cannot be said."""
+    needed = needed_seeds(result)
+    if not needed or not result.tied:
+        return ""
+    pair = f"trials {best.trial} and {result.tied[0].trial}"
+    have = best.validation.n
+    how = f"({result.test}, power {POWER:g}, two-sided {100 * ALPHA:.0f} %)"
+    if needed <= have:
+        enough = f"A single test {how} of {pair} needs about {needed:,} seeds each, and they have {have}"
+        return f"{enough}; the correction asks for more."
+    return (
+        f"About {units.plural(needed - have, 'more seed')} each ({needed:,} in all) would separate {pair}, "
+        f"if they differ by what was seen {how}."
+    )
 
 
 def _equals(p: float) -> str:
@@ -261,11 +277,12 @@ def _missing(standing: Standing) -> str:
 
 
 def needed_seeds(result: Ranking) -> int | None:
-    """Seeds each of the top two needs to be separated at the observed difference and spread: that of their
-    differences where they are paired, else their pooled one."""
+    """Seeds each that the best and the first it is tied with (else the second) need to be separated at the
+    observed difference and spread: that of their differences where they are paired, else their pooled one."""
     if len(result.standings) < 2:
         return None
-    first, second = result.standings[0].validation, result.standings[1].validation
+    near = result.tied[0] if result.tied else result.standings[1]
+    first, second = result.standings[0].validation, near.validation
     if first.n < 2 or second.n < 2:
         return None
     if result.test.startswith("paired") and first.n == second.n:
@@ -321,7 +338,9 @@ def mattered(found: Importance, most: int = 3) -> str:
         return found.note
     named = [f"{knob} ({100 * share:.0f} %)" for knob, share in found.shares[:most] if share >= 0.01]
     hint = "; so few that this is a hint" if found.runs < FEW_FOR_IMPORTANCE else ""
-    return f"{_list(named)}: shares of importance over {units.plural(found.runs, 'full-length run')}{hint}."
+    thin = f" Too few runs for the knobs of {_list(list(found.thin))}." if found.thin else ""
+    runs = units.plural(found.runs, "full-length run")
+    return f"{_list(named)}: shares of importance over {runs}{hint}.{thin}"
 
 
 class Reason(NamedTuple):

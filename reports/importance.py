@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from reports.rank import usable
+from reports.rank import own_column, took_several, usable
 
 FEWEST_RUNS = 6
 
@@ -24,12 +24,14 @@ class Importance(NamedTuple):
 
     runs      how many runs they come from
     constant  searched knobs that had one value in all of these runs
+    thin      families (of several) whose knobs are left out for want of runs
     """
 
     shares: tuple[tuple[str, float], ...]
     runs: int
     constant: tuple[str, ...]
     note: str
+    thin: tuple[str, ...] = ()
 
 
 def importance(runs: pd.DataFrame, knobs: tuple[str, ...], *, epochs: int, mode: str) -> Importance:
@@ -41,9 +43,11 @@ def importance(runs: pd.DataFrame, knobs: tuple[str, ...], *, epochs: int, mode:
     good = usable(runs[runs["phase"] == "search"], epochs)
     if len(good) < FEWEST_RUNS:
         return Importance((), len(good), (), _too_few(len(good), epochs))
-    known = [knob for knob in knobs if f"config.{knob}" in good.columns]
-    varied = [knob for knob in known if len({_plain(v) for v in good[f"config.{knob}"]}) > 1]
+    known = [knob for knob in knobs if own_column(good, knob) is not None]
+    varied = [knob for knob in known if took_several(good, knob)]
     constant = tuple(knob for knob in known if knob not in varied)
+    thin = _thin(good, varied)
+    varied = [knob for knob in varied if knob.rpartition(".")[0] not in thin]
     if not varied:
         return Importance((), len(good), constant, "The runs do not differ in any searched knob.")
     if good["score"].nunique() == 1:
@@ -60,7 +64,13 @@ def importance(runs: pd.DataFrame, knobs: tuple[str, ...], *, epochs: int, mode:
             (), len(good), constant, "No knob separates the best of these runs from the others."
         )
     ordered = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
-    return Importance(tuple((k, float(v)) for k, v in ordered), len(good), constant, "")
+    return Importance(tuple((k, float(v)) for k, v in ordered), len(good), constant, "", thin)
+
+
+def _thin(good: pd.DataFrame, knobs: list[str]) -> tuple[str, ...]:
+    """The families with too few runs of their own to say anything about their knobs."""
+    families = dict.fromkeys(knob.rpartition(".")[0] for knob in knobs if "." in knob)
+    return tuple(f for f in families if (good["config.family"] == f).sum() < FEWEST_RUNS)
 
 
 def _too_few(found: int, epochs: int) -> str:
@@ -75,7 +85,8 @@ def _ped_anova(good: pd.DataFrame, knobs: list[str], mode: str) -> dict[str, flo
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
-    columns = {knob: [_plain(v) for v in good[f"config.{knob}"]] for knob in knobs}
+    found = {knob: own_column(good, knob) for knob in knobs}
+    columns = {knob: [_plain(v) for v in column] for knob, column in found.items() if column is not None}
     spans = {knob: _distribution(optuna, values) for knob, values in columns.items()}
     for index, score in enumerate(good["score"]):
         values = {knob: columns[knob][index] for knob in knobs if columns[knob][index] is not None}

@@ -273,7 +273,7 @@ def beside_table(found: PaperTable) -> Table:
                 str(one.ours.n) + _missing(one.lost),
                 _verdict(one, everywhere),
                 difference + (f" ({span})" if span != units.NONE else ""),
-                units.interval(one.ours.low, one.ours.high, on),
+                units.mean_interval(one.ours.low, one.ours.high, on),
             )
         )
     columns = ("row", "paper ±", "ours ± sd", "n", "verdict", "difference", "ours, 95 % interval")

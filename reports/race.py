@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from reports import units
 from reports.collect import Study
-from reports.findings import needed_seeds
 from reports.rank import Ranking, Standing
 from reports.statistics import Summary
 from reports.tables import Table, mean_sd
@@ -53,7 +52,6 @@ class RaceInfo(NamedTuple):
     seeds     racing seeds of each at most; rounds: those all had; further: the winner's seeds after it
     over      False while it runs
     saved     runs not made because a configuration was out
-    more      seeds still needed to separate the first two (power 0.8), None if that cannot be said
     """
 
     metric: str
@@ -65,7 +63,6 @@ class RaceInfo(NamedTuple):
     over: bool
     saved: int
     over_report: OverReport | None
-    more: int | None
 
 
 def race_info(study: Study, result: Ranking) -> RaceInfo | None:
@@ -85,8 +82,6 @@ def race_info(study: Study, result: Ranking) -> RaceInfo | None:
         for s in result.standings
     )
     saved = 0 if race["everyone"] else sum(int(race["seeds"]) - int(d["after"]) for d in race["dropped"])
-    needed = needed_seeds(result)
-    more = max(0, needed - lanes[0].raced.n) if needed else None
     return RaceInfo(
         study.metric,
         lanes,
@@ -97,7 +92,6 @@ def race_info(study: Study, result: Ranking) -> RaceInfo | None:
         bool(race["over"]),
         saved,
         _over_report(lanes[0]),
-        more,
     )
 
 
@@ -130,7 +124,7 @@ def race_table(info: RaceInfo) -> Table:
 
 
 def said(info: RaceInfo) -> tuple[str, ...]:
-    """The over-report and what it would take to separate the first two, a sentence each."""
+    """By how much the search over-reported the winner, in a sentence; none where nothing says that."""
     on, found = units.scale(info.metric), []
     first = info.lanes[0]
     over = info.over_report
@@ -142,11 +136,6 @@ def said(info: RaceInfo) -> tuple[str, ...]:
             f"The search said {searched} {on.unit} of trial {first.trial}, its "
             f"{units.plural(first.further.n, 'further seed')} {further} on {on.split}: over-reported by {by} "
             f"{on.points}{span}.".replace("  ", " ").replace(" .", ".")
-        )
-    if len(info.lanes) > 1 and info.more:
-        found.append(
-            f"About {info.more:,} more seeds each would separate trials {first.trial} and "
-            f"{info.lanes[1].trial} (paired t-test, power 0.8), if they differ by what was seen."
         )
     return tuple(found)
 

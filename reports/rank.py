@@ -271,6 +271,25 @@ def value_key(value: Any) -> str:
     return repr(float(value)) if isinstance(value, int | float | np.number) else repr(value)
 
 
+def own_column(runs: pd.DataFrame, knob: str) -> pd.Series | None:
+    """What a searched knob was in each run, None where `runs` have no such column. "csem.lr", as a search of
+    several families names it, is known of csem's runs alone: another family's lr is another knob."""
+    family, several, name = knob.rpartition(".")
+    if f"config.{name}" not in runs:
+        return None
+    column = runs[f"config.{name}"]
+    return column.astype(object).where(runs["config.family"] == family, None) if several else column
+
+
+def took_several(runs: pd.DataFrame, knob: str) -> bool:
+    """Whether a searched knob had more than one value; no value is one too, but not in others' runs."""
+    column = own_column(runs, knob)
+    if column is None:
+        return False
+    own = column[runs["config.family"] == knob.rpartition(".")[0]] if "." in knob else column
+    return len({value_key(value) for value in own}) > 1
+
+
 def foreign(config: Mapping[str, Any], name: str) -> bool:
     """Whether the knob, in a search of several families, is another family's: this one has no value for it
     (or none by default)."""

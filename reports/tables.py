@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reports import cost, units
 from reports.collect import Study
-from reports.findings import LOST, Comparable, lost, printed_row, reasons, searched_knobs
+from reports.findings import LOST, Comparable, lost, printed_row, reasons
 from reports.rank import Ranking, Standing, differing, foreign, search_table
 from reports.statistics import summarise
 
+MOST_COLUMNS = 6  # knobs with a column of their own
+MOST_PACKED = 5  # search runs whose knobs share a column: each takes several lines
 LONGEST = 400  # rows of a table on the page; the rest is in trials.parquet
 
 
@@ -37,9 +39,11 @@ def leaderboard(study: Study, result: Ranking) -> Table:
     unit = f", {test.unit}" if test.unit else ""
     costs, device = cost.by_trial(study, "confirm"), cost.reserved(study).device
     counted = any(math.isfinite(one.macs) for one in costs.values())
+    several = any("family" in s.config for s in result.standings)
     columns = (
         "rank",
         "trial",
+        *(["family"] if several else []),
         f"test{unit}",
         "seeds",
         "against the best",
@@ -50,31 +54,33 @@ def leaderboard(study: Study, result: Ranking) -> Table:
         "parameters",
         *(["MACs a clip"] if counted else []),
         f"{device}-hours a run",
-        "from",
     )
     rows = tuple(
         (
             str(s.rank),
             str(s.trial),
+            *([str(s.config.get("family"))] if several else []),
             mean_sd(s.test.mean, s.test.sd, test),
             _runs(s),
             _against(s, place),
-            units.interval(s.test.low, s.test.high, test),
+            units.mean_interval(s.test.low, s.test.high, test),
             units.score(s.test.max_deviation, test),
             mean_sd(s.validation.mean, s.validation.sd, val),
-            units.interval(s.validation.low, s.validation.high, val),
+            units.mean_interval(s.validation.low, s.validation.high, val),
             units.size(s.parameters),
             *([units.size(costs[s.trial].macs)] if counted else []),
             cost.hours(costs[s.trial].hours),
-            _origin(s.origin),
         )
         for place, s in enumerate(result.standings)
     )
     waiting = ", ".join(f"trial {t} ({_counts(c)})" for t, c in result.waiting.items())
-    note = f"Without a finished run: {waiting}." if waiting else ""
-    numeric = frozenset({0, 1, 2, 3, *range(5, len(columns) - 1)})
-    board = Table(columns, rows, numeric, frozenset({0} if rows else ()), note)
-    return _unless_all(board, "from", "sampler")
+    intervals = [(s.test.low, s.test.high, test) for s in result.standings]
+    intervals += [(s.validation.low, s.validation.high, val) for s in result.standings]
+    notes = [f"Without a finished run: {waiting}."] if waiting else []
+    notes += [units.CUT_OFF] if any(units.reaches_out(*one) for one in intervals) else []
+    words = {"family", "against the best"}
+    numeric = frozenset(place for place, name in enumerate(columns) if name not in words)
+    return Table(columns, rows, numeric, frozenset({0} if rows else ()), " ".join(notes))
 
 
 def mean_sd(mean: float, sd: float, on: units.Scale) -> str:
@@ -105,37 +111,70 @@ def _origin(origin: str) -> str:
     return {"sampler": "sampler", "": units.NONE}.get(origin, origin)
 
 
-def _knob_of(config: Mapping[str, Any], name: str) -> str:
-    return units.NONE if foreign(config, name) else units.short_knob(config.get(name))
+def apart(study: Study, result: Ranking) -> Table:
+    """What sets the confirmed configurations apart, and which of them come from a paper or an earlier study.
+
+    One row a knob and one column a trial; of several families, whose knobs are not the same, one row a trial.
+    """
+    standings = result.standings
+    origins = tuple(_origin(s.origin) for s in standings)
+    if any("family" in s.config for s in standings):
+        told = _own_knobs(study, [s.config for s in standings])
+        found = zip(standings, told, origins)
+        lines = tuple((str(s.trial), str(s.config["family"]), text, origin) for s, text, origin in found)
+        return _unless_all(Table(("trial", "family", "its knobs", "from"), lines), "from", "sampler")
+    trials = tuple(f"trial {s.trial}" for s in standings)
+    rows = [(n, *(units.short_knob(s.config.get(n)) for s in standings)) for n in result.differing]
+    rows += [("from", *origins)] if set(origins) != {"sampler"} else []
+    return Table(("knob", *trials), tuple(rows), frozenset(range(1, len(trials) + 1)))
 
 
-def differing_knobs(result: Ranking) -> Table:
-    """The knobs on which the confirmed configurations differ: one row a knob, one column a trial."""
-    trials = tuple(f"trial {s.trial}" for s in result.standings)
-    rows = tuple((name, *(_knob_of(s.config, name) for s in result.standings)) for name in result.differing)
-    return Table(("knob", *trials), rows, frozenset(range(1, len(trials) + 1)))
+def _own_knobs(study: Study, configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The knobs in which every configuration differs from those of its family, and of several families those
+    that its own searched: "lr=0.001, mixup=0.2"."""
+    space, said = set(map(str, study.record.get("space", ()))), []
+    for config in configs:
+        family = config.get("family")
+        varied = differing([other for other in configs if other.get("family") == family])
+        names = [n for n in config if n in varied or f"{family}.{n}" in space]
+        told = [n for n in names if n != "family" and not foreign(config, n)]
+        said.append(", ".join(f"{n}={units.short_knob(config[n])}" for n in told) or units.NONE)
+    return said
 
 
 def search_leaders(study: Study, most: int = 10) -> Table:
-    """The best full-length search runs: single numbers, with the knobs they differ in."""
+    """The best full-length search runs: single numbers, with the knobs they differ in; many knobs, or those
+    of several families, share a column."""
     found = search_table(study.runs, epochs=study.epochs, mode=study.mode)
     on = units.scale(study.metric)
-    shown, knobs = found[:most], differing([row.config for row in found])
-    columns = ("place", "trial", _header(on), "n", *knobs, "parameters", "from")
+    knobs = differing([row.config for row in found])
+    several = any("family" in row.config for row in found)
+    packed = several or len(knobs) > MOST_COLUMNS
+    most = min(most, MOST_PACKED) if packed else most
+    shown = found[:most]
+    told = _own_knobs(study, [row.config for row in shown])
+    named = (*(["family"] if several else []), "its knobs") if packed else knobs
+    columns = ("place", "trial", _header(on), "n", *named, "parameters", "from")
     rows = tuple(
         (
             str(place),
             str(row.trial),
             units.score(row.score, on),
             "1",
-            *(_knob_of(row.config, knob) for knob in knobs),
+            *([str(row.config.get("family"))] if several else []),
+            *([text] if packed else [units.short_knob(row.config.get(knob)) for knob in knobs]),
             units.size(row.parameters),
             _origin(row.origin),
         )
-        for place, row in enumerate(shown, start=1)
+        for place, (row, text) in enumerate(zip(shown, told), start=1)
     )
+    words = {"family", "its knobs", "from"}
+    numeric = frozenset(place for place, name in enumerate(columns) if name not in words)
     more = f"The best {most} of {len(found):,}." if len(found) > most else ""
-    return _unless_all(Table(columns, rows, frozenset(range(len(columns) - 1)), note=more), "from", "sampler")
+    board = Table(columns, rows, numeric, note=more)
+    if packed:  # the knobs need the width; where each comes from is in the table of all runs
+        return board._replace(columns=columns[:-1], rows=tuple(row[:-1] for row in rows))
+    return _unless_all(board, "from", "sampler")
 
 
 def _unless_all(table: Table, column: str, text: str) -> Table:
@@ -150,9 +189,14 @@ def _header(on: units.Scale) -> str:
 
 
 def best_knobs(study: Study, config: Mapping[str, Any]) -> Table:
-    """Every knob of a configuration and where its value comes from."""
-    searched, pins = set(searched_knobs(study)), study.record.get("pins") or {}
-    ordered = sorted(config, key=lambda name: (name not in searched, name not in pins))
+    """Every knob of a configuration, of its own family where several were searched, and where its value
+    comes from."""
+    family = str(config.get("family") or study.record["family"])
+    prefix = f"{family}."
+    searched = {str(name).removeprefix(prefix) for name in study.record.get("space", ())}
+    pins = {str(name).removeprefix(prefix) for name in study.record.get("pins") or {}}
+    own = [name for name in config if not foreign(config, name)]
+    ordered = sorted(own, key=lambda name: (name not in searched, name not in pins))
     rows = tuple(
         (
             name,

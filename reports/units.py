@@ -78,6 +78,24 @@ def interval(low: float, high: float, on: Scale, decimals: int | None = None) ->
     return f"{score(low, on, decimals)} to {score(high, on, decimals)}"
 
 
+def bounded(low: float, high: float, on: Scale) -> tuple[float, float]:
+    """The interval of a mean; a share's lies within 0 and 100 %, which Student's t does not know."""
+    return (max(low, 0.0), min(high, 1.0)) if on.unit == "%" else (low, high)
+
+
+CUT_OFF = "Intervals that reach beyond 0 or 100 % are cut off there."
+
+
+def reaches_out(low: float, high: float, on: Scale) -> bool:
+    """Whether `bounded` cuts the interval off."""
+    return math.isfinite(low) and bounded(low, high, on) != (low, high)
+
+
+def mean_interval(low: float, high: float, on: Scale) -> str:
+    """The interval of a mean, "0.0 to 61.3" for a share where Student's t says -12.0 to 61.3."""
+    return interval(*bounded(low, high, on), on)
+
+
 def p_value(p: float) -> str:
     """ "0.041", "< 0.001", "–"."""
     if not math.isfinite(p):

@@ -21,7 +21,7 @@ SHOWN = (  # metrics in the card's table, in this order; the others are in model
 def card(about: Mapping[str, Any], reads: Sequence[Mapping[str, Any]] = ()) -> str:
     """Markdown. What the description does not say is said to be unknown."""
     parts = [
-        f"# {about['family']}: {len(about['scenes'])} scenes, {len(about['events'])} events",
+        f"# {about['family']}: {len(about['scenes'])} scenes, {len(_events(about)) or 'no'} events",
         _use(about),
         "## How good it is\n\n" + _quality(about, reads),
         "## When it is unsure\n\n" + _unsure(about.get("calibration") or {}),
@@ -34,16 +34,22 @@ def card(about: Mapping[str, Any], reads: Sequence[Mapping[str, Any]] = ()) -> s
 
 
 def _use(about: Mapping[str, Any]) -> str:
-    events = " and which sound events are in it" if about["events"] else ""
+    named = _events(about)
+    events = " and which sound events are in it" if named else ""
     scenes = ", ".join(map(code, about["scenes"])) or "none"
-    listed = ", ".join(map(code, about["events"][:60]))
-    more = f" and {len(about['events']) - 60} more (model.json)" if len(about["events"]) > 60 else ""
+    listed = ", ".join(map(code, named[:60]))
+    more = f" and {len(named) - 60} more (model.json)" if len(named) > 60 else ""
     return (
         f"**Intended use.** It says of a sound recording in which scene it was made{events}, among these "
         f"and no "
         "others, for research and for sorting recordings like those it was trained on.\n\n"
         f"Scenes: {scenes}.\n\n" + (f"Events: {listed}{more}." if listed else "It tags no events.")
     )
+
+
+def _events(about: Mapping[str, Any]) -> Sequence[str]:
+    """Those it answers: none where its shards have events, but the model has no event branch."""
+    return about["events"] if about.get("event_outputs", True) else ()
 
 
 def _quality(about: Mapping[str, Any], reads: Sequence[Mapping[str, Any]]) -> str:
@@ -131,7 +137,7 @@ def _data(about: Mapping[str, Any]) -> str:
     lines.append(f"- Event labels: {code(about.get('event_labels') or 'unknown')}")
     if about.get("mix"):
         lines.append("- Mixed in: " + ", ".join(map(code, about["mix"])))
-    if about.get("tags"):
+    if about.get("tags") and about.get("reads_tags", True):
         lines.append(
             f"- It reads {len(about['tags']['names'])} tags of {code(about['tags']['model'])}, SHA-256 "
             f"{code(about['tags']['checksum'])}"
@@ -142,11 +148,13 @@ def _data(about: Mapping[str, Any]) -> str:
 def _interface(about: Mapping[str, Any]) -> str:
     audio = about["audio"]
     seconds = audio["samples"] / audio["sample_rate"]
+    teacher = " --teacher TAGGER" if about.get("tags") and about.get("reads_tags", True) else ""
     return (
         f"Waveform (batch, {audio['channels']}, {audio['samples']}) in [-1, 1]: {seconds:g} s at "
         f"{audio['sample_rate']} Hz. The front end, normalisation included, is part of the model: "
         f"{code(about.get('front_end') or about.get('features') or 'unknown')}. "
-        "`python -m trainables.predict MODEL FILE` takes any length, rate and number of channels."
+        f"{code(f'python -m trainables.predict MODEL FILE{teacher}')} takes any length, rate and number of "
+        "channels."
     )
 
 

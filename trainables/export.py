@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 import tyro
 from scipy import stats
+from torch import nn
 
 from datasets import synthetic
 from datasets.command import asked, exit_code
@@ -36,6 +37,7 @@ from searchspace.study import now
 from trainables import checkpoint
 from trainables.analyse import WINNER_BATCH, WINNER_SECONDS, within
 from trainables.calibration import calibrate
+from trainables.contract import tags_read
 from trainables.evaluate import BATCH, device, measure
 from trainables.folder import read_epochs, read_record, read_test
 from trainables.intervals import METHOD, Interval, macro_recall, wilson
@@ -155,9 +157,19 @@ def _write(run: Path, out: Path, about: Mapping[str, Any], index: Index) -> Path
         "calibration": {"absent": "its validation clips were not read yet"},
         "provenance": _provenance(run),
     }
-    frontend = build_model(description).frontend
-    description["front_end"] = " ".join(repr(frontend).split())
+    model = build_model(description)
+    description["front_end"] = " ".join(repr(model.frontend).split())
+    description["reads_tags"] = tags_read(model)  # shards may have tags that this model doesn't read
+    description["event_outputs"] = _event_outputs(model, index)
     return write_model(out, weights, description)
+
+
+def _event_outputs(model: nn.Module, index: Index) -> int:
+    """How many events the model answers: 0 without an event branch, whatever its shards have."""
+    tags = (torch.zeros(1, count),) if (count := tags_read(model)) else ()
+    with torch.no_grad():
+        logits = model.eval()(torch.zeros(1, index.channels, index.samples), *tags).event_logits
+    return 0 if logits is None else logits.shape[1]
 
 
 def _provenance(run: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """(model in eval mode on the CPU, its description) from a folder that `write_model` made.
 
     The description holds "family", "values", "scenes", "events", "tags" of the shards (None, or {names,
-    model, checksum}: a model with `reads_tags` needs those of this teacher), "audio" {sample_rate Hz,
+    model, checksum}), "reads_tags" (how many of them the model needs; 0 for most), "audio" {sample_rate Hz,
     channels, samples}, "run", "metrics" and "calibration". Raises FileNotFoundError if the folder holds no
     model, ValueError if what it holds is damaged.
     """

@@ -32,6 +32,7 @@ from trainables.taggers import load_tagger
 from trainables.tagging import resampler, tag_clips
 
 WINDOWS = {"cpu": 16, "cuda": 64}  # windows a forward pass
+LEAST = 0.5  # share of the model's length from which on an answer may be sure: it is calibrated on clips
 FOUND = 0.5  # an event is in a frame from this probability on
 REASONS = 5
 
@@ -82,7 +83,8 @@ class Why:
 class Answer:
     """file, seconds  the recording and its length
     scene, probability  the most probable scene; None where the model knows none
-    unsure  whether that is below the model's threshold; None where the model is not calibrated
+    unsure  whether that is below the model's threshold, or the recording too short for one; None where the
+            model is not calibrated
     scenes  {scene: probability}, most probable first
     events  {event: probability}, most probable first, at most as many as asked for
     spans   those events over time, by onset; None where the model has no frames
@@ -211,10 +213,11 @@ class Predictor:
         events = self._events(one)
         notes = list(heard.notes)
         if heard.samples.shape[1] < self.listening.samples:
-            notes.append(
-                f"shorter than the model's {self.listening.samples / self.listening.sample_rate:g} s: "
-                f"followed by silence"
-            )
+            length = f"{self.listening.samples / self.listening.sample_rate:g} s"
+            notes.append(f"shorter than the model's {length}: followed by silence")
+            if sure is not None and heard.samples.shape[1] < LEAST * self.listening.samples:
+                sure = False
+                notes.append("less than half of that: never called sure")
         if len(one.windows) > 1:
             of_scenes = "the scenes averaged, " if scenes else ""
             notes.append(f"{len(one.windows)} windows: {of_scenes}the largest of each event")

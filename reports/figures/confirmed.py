@@ -16,7 +16,7 @@ from reports.rank import Ranking, label
 from reports.statistics import Summary
 
 CONFIRMED_CAPTION = (
-    "Diamonds are means with their 95 % interval, dots are single seeds. ",
+    "Diamonds are means with their 95 % interval (within 0 and 100 %), dots are single seeds. ",
     Tint("Blue", BLUE),
     " is the best; ",
     Tint("dark", INK),
@@ -106,7 +106,7 @@ def _draw_standing(axes: Axes, place: int, summary: Summary, row: ConfirmedRow, 
         values, [place] * len(values), "o", color=SKY if row.best else PALE, ms=4.5, alpha=0.9, zorder=2
     )
     if summary.n > 1:
-        ends = (summary.low * on.factor, summary.high * on.factor)
+        ends = [end * on.factor for end in units.bounded(summary.low, summary.high, on)]
         axes.plot(ends, (place, place), color=colour, linewidth=1.8, solid_capstyle="butt", zorder=3)
     axes.plot(summary.mean * on.factor, place, "D", color=colour, mec="white", ms=7, zorder=4)
     text = units.score(summary.mean, on)

@@ -17,7 +17,7 @@ from reports import units
 from reports.collect import Study
 from reports.drawing import BLUE, GREY, INK, PALE, RULE, SKY, WIDE, canvas, wrap
 from reports.importance import Importance, logarithmic
-from reports.rank import usable
+from reports.rank import own_column, usable
 
 MOST, ON_A_PHONE = 6, 3  # knobs beside the score
 FLOOR = 0.14  # where numbers begin on an axis on which some runs have no value: those are at 0
@@ -53,7 +53,8 @@ def parallel_coordinates(study: Study, found: Importance) -> ParallelCoordinates
     """Over the finished full-length search runs; without importances the searched knobs in their order."""
     good = usable(study.runs[study.runs["phase"] == "search"], study.epochs)
     names = [name for name, _ in found.shares] or [str(knob) for knob in study.record.get("space", ())]
-    placed = {name: _knob(good[f"config.{name}"]) for name in names if f"config.{name}" in good}
+    columns_of = {name: own_column(good, name) for name in names}
+    placed = {name: _knob(column) for name, column in columns_of.items() if column is not None}
     chosen = [name for name, (scale, _) in placed.items() if len(scale) > 1][:MOST]
     if len(good) < 3 or not chosen:
         few = "Fewer than three search runs finished at full length, so there is nothing to compare."

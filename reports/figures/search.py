@@ -17,7 +17,7 @@ from reports import units
 from reports.collect import Study
 from reports.drawing import BLUE, GREY, INK, ORANGE, PALE, SKY, VERMILLION, WIDE, bare, canvas, grid, wrap
 from reports.importance import Importance, logarithmic
-from reports.rank import usable
+from reports.rank import own_column, usable
 
 # --- learning curves ----------------------------------------------------------------------------------------
 
@@ -264,7 +264,8 @@ def slices(study: Study, found: Importance, most: int = 6) -> Slices:
     good = usable(study.runs[study.runs["phase"] == "search"], study.epochs)
     searched = [str(knob) for knob in study.record.get("space", ())]
     names = [name for name, share in found.shares if share >= 0.01] or searched
-    drawn = [_slice(good, name) for name in names if f"config.{name}" in good.columns]
+    columns = {name: own_column(good, name) for name in names}
+    drawn = [_slice(good, name, column) for name, column in columns.items() if column is not None]
     drawn = [s for s in drawn if len({value for value, _, _ in s.points}) > 1][:most]
     note = ""
     if len(good) < 3:
@@ -274,8 +275,7 @@ def slices(study: Study, found: Importance, most: int = 6) -> Slices:
     return Slices(study.metric, tuple(drawn) if not note else (), _best_trial(good, study.mode), note)
 
 
-def _slice(good: pd.DataFrame, knob: str) -> Slice:
-    column = good[f"config.{knob}"]
+def _slice(good: pd.DataFrame, knob: str, column: pd.Series) -> Slice:
     present = good[column.notna()]
     values = column[column.notna()].tolist()
     trials = [int(t) for t in present["trial"]]

@@ -81,6 +81,12 @@ def draw_tradeoff(info: Tradeoff, width: float) -> Figure:
     return figure
 
 
+def _at_the_left(cost: float, costs: Sequence[float]) -> bool:
+    """Whether a point lies in the first sixth of its axis, which is logarithmic where costs differ much."""
+    scaled = [math.log(c) if max(costs) / min(costs) > 5 else c for c in (cost, min(costs), max(costs))]
+    return scaled[0] < scaled[1] + (scaled[2] - scaled[1]) / 6
+
+
 def _draw_panel(axes: Axes, panel: Panel, on: units.Scale) -> None:
     grid(axes, "y")
     at = {trial: (cost, score * on.factor) for trial, cost, score in panel.points}
@@ -90,8 +96,10 @@ def _draw_panel(axes: Axes, panel: Panel, on: units.Scale) -> None:
     axes.plot(*zip(*kept), "o", color=BLUE, mec="white", ms=6.5, zorder=4)
     named = list(panel.front) if len(panel.front) <= NAMED else [panel.front[0], panel.front[-1]]
     for trial in named:
-        place: Any = {"xytext": (-5, 4), "textcoords": "offset points", "ha": "right", "fontsize": 8}
-        axes.annotate(f"trial {trial}", at[trial], color=BLUE, annotation_clip=False, **place)
+        left = _at_the_left(at[trial][0], [cost for cost, _ in at.values()])
+        place: Any = {"xytext": (5, -11) if left else (-5, 4), "textcoords": "offset points", "fontsize": 8}
+        side = "left" if left else "right"  # a name to the left of the cheapest would lie on the axis
+        axes.annotate(f"trial {trial}", at[trial], color=BLUE, annotation_clip=False, ha=side, **place)
     costs = [cost for cost, _ in at.values()]
     if max(costs) / min(costs) > 5:
         axes.set_xscale("log")

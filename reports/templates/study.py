@@ -25,6 +25,7 @@ ranking = findings.ranked(study)
 best = ranking.best
 judged = findings.published(study, ranking)
 saved = (study.folder / "best").is_dir()
+tagger = again.tagger_of(study.folder / "best")
 found = figures.importance(study.runs, findings.searched_knobs(study), epochs=study.epochs, mode=study.mode)
 chosen = again.best_again(study, ranking)
 display(
@@ -36,10 +37,9 @@ display(
             "What mattered?": findings.mattered(found),
             "Beside the papers": findings.beside_papers(judged),
             "Cost": findings.cost(study),
-            "Reproducible?": "Yes: the command under Best configuration trains it again to the same numbers."
-            if chosen
-            else "",
-            "Model": "best/ beside this report (model.safetensors, model.json); it loads without the study."
+            "Reproducible?": again.exactness(study)[0] if chosen else "",
+            "Model": "best/ beside this report (model.safetensors, model.json); it loads without the study"
+            + (f", and needs the tagger {tagger}." if tagger else ".")
             if saved
             else "",
         },
@@ -48,9 +48,9 @@ display(
 
 # %% [markdown]
 # ## Confirmed configurations
-# Each was trained again at full length from fresh seeds. The validation mean alone decides the order; the
-# test split was read once, by the winner's further seeds, which chose nothing. "±" is the standard deviation
-# over seeds; the papers' "±" is the largest deviation from the mean, given in its own column.
+# Each was trained again at full length from fresh seeds. The validation mean alone decides the order; what
+# was reached on the test split chose nothing. "±" is the standard deviation over seeds; the papers' "±" is
+# the largest deviation from the mean, given in its own column.
 
 # %%
 display(markup.table(tables.leaderboard(study, ranking), empty="No configuration is confirmed yet."))
@@ -74,8 +74,9 @@ if raced is not None:
     display(*(markup.paragraph(sentence, kind="caption") for sentence in race.said(raced)))
 
 # %%
-if ranking.differing:
-    display(markup.paragraph("What sets them apart:"), markup.table(tables.differing_knobs(ranking)))
+unlike = tables.apart(study, ranking)
+if unlike.rows:
+    display(markup.paragraph("What sets them apart:"), markup.table(unlike))
 
 # %% [markdown]
 # ## Best configuration
@@ -99,9 +100,8 @@ else:
             )
         ),
         markup.paragraph(
-            "On a CPU of the same kind, with the same versions, this gives the same numbers to the last "
-            f"digit, in epochs.jsonl and test.json of that folder. Seeds it was trained with: {seeds}. The "
-            "command has the first of them.",
+            f"{again.exactness(study)[1]} Seeds it was trained with: {seeds}. The command has the first of "
+            "them.",
             kind="caption",
         ),
     )
@@ -110,7 +110,7 @@ else:
 if saved:
     display(
         markup.paragraph("The trained model: best/model.safetensors with best/model.json. In this folder:"),
-        markup.command("python -m trainables.predict best RECORDING …"),
+        markup.command(again.predict_command(study.folder / "best")),
     )
 if chosen is not None:
     display(markup.folded("All its knobs", markup.table(tables.best_knobs(study, chosen.config))))
@@ -140,7 +140,7 @@ display(
         f" trained to the end ({ends.count('COMPLETE')}), the best of them ",
         markup.Tint("dark blue", drawing.BLUE),
         *cut,
-        ". A cross ends a run that was cut short.",
+        ". A cross ends a run that was cut short." if cut else ".",
         f" Runs were stopped at epochs {rungs} (dotted)." if rungs else "",
     )
 )
@@ -227,6 +227,7 @@ display(
         if found.runs < findings.FEW_FOR_IMPORTANCE
         else "",
         f" One value in all of them: {', '.join(found.constant)}." if found.constant else "",
+        f" Too few runs for the knobs of {', '.join(found.thin)}." if found.thin else "",
     )
 )
 
@@ -254,9 +255,9 @@ display(
         "One line a full-length search run, from its knobs (most important first; on a phone the first "
         "three) to its score: the best tenth ",
         markup.Tint("light blue", drawing.SKY),
-        ", the best ",
+        ", the best of them ",
         markup.Tint("dark blue", drawing.BLUE),
-        ".",
+        ", the others grey.",
     )
 )
 

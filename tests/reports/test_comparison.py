@@ -44,6 +44,15 @@ def test_studies_of_the_same_seeds_are_tested_pair_by_pair(tmp_path: Path) -> No
     assert [(r.label, r.best, r.tied) for r in rows] == [("two", True, False), ("one", False, False)]
 
 
+def test_of_a_study_of_several_families_the_winners_is_told(tmp_path: Path) -> None:
+    runs = [row | {"config.family": "ergl"} for row in confirmed(FIRST, trial=9)]
+    found = comparison.contest(
+        [study(tmp_path, "many", runs, family="csem,ergl"), study(tmp_path, "one", confirmed(SECOND))]
+    )
+    assert [row[2] for row in comparison.board(found).rows] == ["ergl", "csem"]
+    assert comparison.headline(found).headline.startswith("many (ergl) is ahead")
+
+
 def test_p_values_are_corrected_for_their_number_and_other_seeds_are_not_paired(tmp_path: Path) -> None:
     names = ("a", "b", "c")
     samples = (FIRST, SECOND, [0.70, 0.73, 0.71, 0.72])

@@ -138,6 +138,25 @@ def test_importance_takes_conditional_and_mixed_knobs() -> None:
     assert found.note == ""
 
 
+def test_of_several_families_each_has_its_own_knobs(tmp_path: Path) -> None:
+    """The space names them csem.lr and ergl.lr; their columns are one. Three runs say nothing."""
+    runs = many(24)
+    runs["config.family"] = ["ergl" if i % 8 == 0 else "csem" for i in range(24)]
+    runs.loc[runs["config.family"] == "ergl", "config.mixup"] = 0.3
+    space = ["csem.lr", "ergl.lr", "csem.mixup", "ergl.mixup", "ergl.unknown", "family"]
+    folders.write(tmp_path, runs.to_dict("records"), family="csem,ergl", space=space)
+    one = collect.load(tmp_path)
+    knobs = findings.searched_knobs(one)
+    assert knobs == ("csem.lr", "ergl.lr", "csem.mixup", "family")
+    found = importance(one.runs, knobs, epochs=9, mode="max")
+    assert found.thin == ("ergl",) and found.shares[0][0] == "csem.lr" and found.shares[0][1] > 0.5
+    assert {name for name, _ in found.shares} == {"csem.lr", "csem.mixup", "family"}
+    drawn = figures.slices(one, found)
+    assert drawn.slices[0].knob == "csem.lr" and len(drawn.slices[0].points) == 21
+    crossed = figures.parallel_coordinates(one, found)
+    assert crossed.scales[0].knob == "csem.lr" and crossed.scales[0].ticks[0] == (0.0, "none")
+
+
 def test_importance_says_when_nothing_differs() -> None:
     same = many(8).assign(**{"config.lr": 0.001})
     assert "do not differ" in importance(same, ("lr",), epochs=9, mode="max").note

@@ -52,7 +52,28 @@ def test_a_tie_says_so_and_what_it_would_take(tmp_path: Path) -> None:
     assert found.headline.endswith("on test, but cannot be told apart from trial 2")
     assert "Their validation means lie 0.2 points apart" in found.sure[0]
     assert "trials 4 and 2 cannot be told apart" in found.sure[0]
-    assert found.sure[1].startswith("Seeing a difference as small as the observed one would take about ")
+    assert found.sure[1].startswith("About ") and "more seeds each (" in found.sure[1]
+    assert "would separate trials 4 and 2, if they differ by what was seen (" in found.sure[1]
+
+
+def test_the_interval_of_a_share_stays_within_it_and_says_so(tmp_path: Path) -> None:
+    """Two seeds: Student's t has one degree of freedom, and an interval of 12.7 standard errors."""
+    one = study(tmp_path, confirmed({0: [0.06, 0.16]}))
+    found = finding(one)
+    assert "interval of the mean 0.0 to 73.5 %. Intervals that reach beyond 0 or 100 %" in found.meaning
+    board = tables.leaderboard(one, findings.ranked(one))
+    assert board.rows[0][board.columns.index("test, 95 % interval")] == "0.0 to 73.5"
+    assert units.CUT_OFF in board.note
+    loss = units.scale("val/loss")
+    assert units.mean_interval(-0.1, 1.2, loss) == "−0.100 to 1.200" and not units.reaches_out(-1, 2, loss)
+    assert units.mean_interval(math.nan, math.nan, units.scale("val/event_map")) == units.NONE
+
+
+def test_why_a_tie_has_no_test(tmp_path: Path) -> None:
+    single = finding(study(tmp_path / "a", confirmed({4: [0.8], 2: [0.7]})))
+    assert single.sure[0].endswith("With a single seed there is no test.")
+    flat = finding(study(tmp_path / "b", confirmed({4: [0.8, 0.8], 2: [0.7, 0.7]})))
+    assert flat.sure[0].endswith("Seeds that show no spread allow no test.")
 
 
 def test_one_configuration_and_one_seed(tmp_path: Path) -> None:
@@ -179,8 +200,42 @@ def test_of_several_families_only_the_knobs_of_its_own_are_told(tmp_path: Path) 
     assert result.best is not None
     words = shlex.split(again.train_command(one, result.best.config, 1).replace("\\\n", " "))
     assert "lr=0.01" in words and not [word for word in words if word.startswith(("n_mels=", "detach="))]
-    rows = {row[0]: row[1:] for row in tables.differing_knobs(result).rows}
-    assert rows["detach"] == ("–", "true") and rows["n_mels"] == ("–", "64")
+    assert not {"n_mels", "detach"} & {row[0] for row in tables.best_knobs(one, result.best.config).rows}
+
+
+def test_configurations_of_several_families_are_set_apart_in_a_row_each(tmp_path: Path) -> None:
+    """By the knobs that their own family searched or differs in; 50 knobs beside each other read nobody."""
+    csem = {"family": "csem", "lr": 0.01, "n_mels": None, "detach": True, "mixup": 0.2}
+    ergl = {"family": "ergl", "lr": 0.01, "n_mels": 64, "detach": None, "mixup": 0.2}
+    runs = confirmed({0: [0.7, 0.71]}, knobs=csem, macs=math.nan)
+    runs += confirmed({1: [0.6, 0.61]}, knobs=ergl, origin="published: Hou 2023")
+    runs += confirmed({2: [0.5, 0.51]}, knobs={**ergl, "n_mels": 32})
+    runs += [folders.run(0, 0.6, knobs=csem, macs=2e6), folders.run(1, 0.7, knobs=ergl)]
+    one = study(tmp_path, runs, family="csem,ergl", space=["csem.lr", "csem.detach", "ergl.lr", "family"])
+    result = findings.ranked(one)
+    assert tables.apart(one, result).rows == (
+        ("0", "csem", "lr=0.01, detach=true", "sampler"),
+        ("1", "ergl", "lr=0.01, n_mels=64", "published: Hou 2023"),
+        ("2", "ergl", "lr=0.01, n_mels=32", "sampler"),
+    )
+    board = tables.leaderboard(one, result)
+    assert [row[board.columns.index("family")] for row in board.rows] == ["csem", "ergl", "ergl"]
+    assert [row[board.columns.index("MACs a clip")] for row in board.rows] == ["2.0 M", "–", "–"]
+    leaders = tables.search_leaders(one)
+    assert leaders.columns[4:] == ("family", "its knobs", "parameters")
+    assert leaders.rows[0][4:6] == ("ergl", "lr=0.01")
+    chosen = {row[0]: row[2] for row in tables.best_knobs(one, result.standings[0].config).rows}
+    assert chosen["lr"] == "searched" and chosen["mixup"] == "default" and "n_mels" not in chosen
+
+
+def test_many_knobs_of_a_search_run_share_a_column(tmp_path: Path) -> None:
+    few = [folders.run(t, 0.5, knobs={"lr": 0.1 * t, "mixup": 0.1 * t}) for t in (1, 2)]
+    leaders = tables.search_leaders(study(tmp_path / "few", few))
+    assert leaders.columns[4:6] == ("lr", "mixup") and leaders.rows[0][4:6] == ("0.1", "0.1")
+    many = [folders.run(t, 0.5, knobs={f"knob_{k}": t for k in range(7)}) for t in range(1, 8)]
+    leaders = tables.search_leaders(study(tmp_path / "many", many))
+    assert len(leaders.rows) == 5 and leaders.note == "The best 5 of 7."
+    assert leaders.columns[4] == "its knobs" and leaders.rows[0][4].startswith("knob_0=1, knob_1=1")
 
 
 def test_leaderboard(tmp_path: Path) -> None:
@@ -204,7 +259,7 @@ def test_leaderboard(tmp_path: Path) -> None:
             "81.0 ± 1.0",
             "78.5 to 83.5",
         ),
-        *("297 k", "0.0035", "published: Hou 2023"),
+        *("297 k", "0.0035"),
     )
     assert table.rows[1][4] == "worse, p < 0.001"
     assert table.note == "Without a finished run: trial 9 (1 failed)."
@@ -222,7 +277,9 @@ def test_leaderboard(tmp_path: Path) -> None:
         "–",
         "297 k",
         "0.0035",
-    )  # every origin is the sampler
+    )
+    assert tables.apart(one, findings.ranked(one)).rows == (("from", *["published: Hou 2023"] * 2),)
+    assert not tables.apart(single, findings.ranked(single)).rows  # every origin is the sampler
 
 
 def test_published_rows_beside_ours(tmp_path: Path) -> None:
@@ -294,6 +351,19 @@ def test_what_to_train_again(tmp_path: Path) -> None:
     full = study(tmp_path / "c", runs)
     best = again.best_again(full, findings.ranked(full))
     assert best is not None and (best.trial, best.confirmed, best.seeds) == (4, True, (4001, 4002))
+
+
+def test_how_exactly_the_winner_is_trained_again(tmp_path: Path) -> None:
+    one = study(tmp_path / "a", git={"commit": "1" * 40, "dirty": False})
+    top, below = again.exactness(one)
+    assert top.endswith("trains it again to the same numbers.") and "to the last digit, in epochs" in below
+    dirty = study(tmp_path / "b", git={"commit": "1" * 40, "dirty": True})
+    assert again.exactness(dirty)[0].endswith("uncommitted changes, which the commit below does not hold.")
+    gpu = study(tmp_path / "c", request={"gpus_per_trial": 1})
+    assert "but for rounding" in again.exactness(gpu)[0] and "on a GPU" in again.exactness(gpu)[0]
+    assert "up to rounding" in again.exactness(gpu)[1]
+    spread = study(tmp_path / "d", request={"workers_per_trial": 2})
+    assert "on 2 workers" in again.exactness(spread)[0]
 
 
 def test_reasons_for_no_comparison_are_counted(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import study_folders as folders
 from PIL import Image
@@ -26,7 +27,10 @@ LONG = "a_very_long_name_without_any_break_" * 3
 # rule is measured. Boxes that scroll by themselves may hold more than they show.
 PROBE = """<script>
 addEventListener('load', () => {
-  const told = {blank: [], wide: [], page: document.documentElement.scrollWidth};
+  const told = {blank: [], wide: [], scrolls: [], page: document.documentElement.scrollWidth};
+  for (const box of document.querySelectorAll('.scroll'))
+    if (!box.closest('details') && box.scrollWidth > box.clientWidth + 1)
+      told.scrolls.push(box.textContent.slice(0, 40));
   for (const image of document.images) {
     if (!image.complete || !image.naturalWidth || image.getBoundingClientRect().width < 100)
       told.blank.push(image.alt);
@@ -98,7 +102,31 @@ def told(scratch: Path, page: Path, width: int) -> dict[str, object]:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_figure_is_blank_and_nothing_sticks_out(page: Path, tmp_path: Path, width: int) -> None:
     found = told(tmp_path, page, width)
+    found.pop("scrolls")
     assert found == {"blank": [], "wide": [], "page": width}
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.slow
+def test_no_table_of_several_families_has_to_be_scrolled_at_a_desk(tmp_path: Path) -> None:
+    """Neither the leaderboard nor what sets the configurations apart; on a phone they may scroll."""
+    folder = folders.searched(tmp_path / "study", 40, confirmed=3, seeds=3)
+    runs = pd.read_parquet(folder / "trials.parquet")
+    runs["config.family"] = [("csem", "resnet_aet", "tagvector")[trial % 3] for trial in runs["trial"]]
+    runs["macs"] = 123_456_789.0
+    knobs = [c.removeprefix("config.") for c in runs.columns if c.startswith("config.") and "family" not in c]
+    families = runs["config.family"].unique()
+    for number in range(40):
+        runs[f"config.only_{number}"] = runs["config.lr"].where(runs["config.family"] == families[number % 3])
+    runs.to_parquet(folder / "trials.parquet")
+    record = json.loads((folder / "study.json").read_text())
+    space = [f"{family}.{knob}" for family in families for knob in knobs]
+    (folder / "study.json").write_text(json.dumps(record | {"space": [*space, "family"]}))
+    page = reports.build(folder)
+    for width in (1100, 1400):
+        found = told(tmp_path, page, width)
+        assert found == {"blank": [], "wide": [], "scrolls": [], "page": width}
+    assert [s[:9] for s in told(tmp_path, page, 390)["scrolls"]][:1] == ["ranktrial"]  # type: ignore[index,union-attr]
 
 
 @NEEDS_CHROMIUM

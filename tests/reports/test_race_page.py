@@ -78,16 +78,22 @@ def test_the_race_is_told_line_by_line(tmp_path: Path, scores: np.ndarray) -> No
     assert len(text.splitlines()) == 4 and "–" in text
     sentences = race.said(info)
     assert sentences[0].startswith("The search said 85.0 % of trial 1, its 5 further seeds 8")
-    assert "over-reported by +" in sentences[0] and "more seeds each would separate" in sentences[1]
+    assert "over-reported by +" in sentences[0] and len(sentences) == 1
+    told = findings.finding(study, findings.ranked(study)).sure
+    assert len([text for text in told if "more seeds each" in text]) == 1 and told[1] in summary(study)
     assert "the winner" in summary(study) and "out after" in summary(study)
 
 
 def test_the_seeds_still_needed_are_those_of_a_paired_test(tmp_path: Path, scores: np.ndarray) -> None:
     study, _, _ = raced(tmp_path / "s", scores)
-    info = race.race_info(study, findings.ranked(study))
-    assert info is not None and info.more
+    needed = findings.needed_seeds(findings.ranked(study))
+    assert needed and needed > 5
+    told = findings.finding(study, findings.ranked(study)).sure[1]
+    assert told.startswith(
+        f"About {needed - 5:,} more seeds each ({needed:,} in all) would separate trials 1"
+    )
     gaps = scores[1, :5] - scores[2, :5]
-    rng, n = np.random.default_rng(0), info.more + 5
+    rng, n = np.random.default_rng(0), needed
     seen = {
         size: float(
             np.mean(

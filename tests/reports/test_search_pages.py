@@ -12,7 +12,7 @@ import study_folders as folders
 
 from reports import collect, cost, drawing, figures, findings
 from reports.figures.timeline import Bar
-from reports.figures.tradeoff import front
+from reports.figures.tradeoff import _at_the_left, front
 
 
 def study(folder: Path, runs: Any = (), **changes: Any) -> collect.Study:
@@ -95,6 +95,12 @@ def test_the_front_holds_what_nothing_as_cheap_reaches() -> None:
         t for t, c, s in cloud if not any(c2 <= c and s2 >= s and (c2, s2) != (c, s) for _, c2, s2 in cloud)
     ]
     assert sorted(front(cloud, "max")) == sorted(slow)
+
+
+def test_the_names_of_the_cheapest_do_not_lie_on_the_axis() -> None:
+    costs = [1e4, 2e4, 1e6]
+    assert [_at_the_left(c, costs) for c in costs] == [True, True, False]
+    assert [_at_the_left(c, [10.0, 14.0, 20.0]) for c in (10.0, 14.0)] == [True, False]
 
 
 def test_only_finished_full_length_search_runs_are_weighed(tmp_path: Path) -> None:
@@ -195,7 +201,7 @@ def test_without_optuna_only_the_importance_is_missing(monkeypatch: pytest.Monke
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "optuna" else find(name))
     found = figures.importance(runs, ("lr",), epochs=9, mode="max")
-    assert found == ((), 8, (), "Importance needs Optuna, which is not installed here.")
+    assert found == ((), 8, (), "Importance needs Optuna, which is not installed here.", ())
 
 
 def test_what_mattered_is_a_sentence() -> None:

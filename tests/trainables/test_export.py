@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from datasets.shards import Tags
 from datasets.source import Source, open_source
 from trainables.card import card
 from trainables.checkpoint import CheckpointError
@@ -164,6 +165,19 @@ def test_the_card_says_what_the_model_is(model: Path, tested_run: RunFolder, sou
     if found["threshold"] is not None:
         assert f"below {found['threshold']:.2f} is marked unsure" in text
     assert "read once by the training run itself" in text
+
+
+def test_tags_beside_the_clips_are_not_what_a_model_reads_that_reads_none(
+    trained: RunFolder, source: Source, tmp_path: Path
+) -> None:
+    """Shards of a teacher hold its tags, but csem learns from them as labels and needs no teacher later."""
+    tags = Tags(("dog", "rain"), "teacher-1", "a" * 64)
+    out = export_run(trained.path, replace(source.index, tags=tags), tmp_path / "model")
+    _, about = load_model(out)
+    text = (out / CARD).read_text()
+    assert about["event_outputs"] == len(about["events"]) == len(source.index.labels.events)
+    assert about["reads_tags"] == 0 and about["tags"]["model"] == "teacher-1"
+    assert "It reads" not in text and "--teacher" not in text and "which sound events" in text
 
 
 def test_names_make_no_markup_in_the_card(model: Path) -> None:

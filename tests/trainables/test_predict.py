@@ -6,6 +6,7 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,19 @@ def test_neighbours_in_a_batch_change_nothing(model: Path, tmp_path: Path) -> No
     for a, b in zip(together, alone):
         assert list(a.scenes) == list(b.scenes)
         assert np.allclose(list(a.scenes.values()), list(b.scenes.values()), atol=1e-5)
-    assert together[1].notes == ("shorter than the model's 1.7 s: followed by silence",)
+    assert together[1].notes[0] == "shorter than the model's 1.7 s: followed by silence"
+
+
+def test_a_recording_that_is_mostly_the_silence_after_it_is_never_sure(model: Path, tmp_path: Path) -> None:
+    """The threshold comes from whole clips; a model may be certain of what silence sounds like to it."""
+    files = [noise(tmp_path / f"{n}.wav", seconds) for n, seconds in enumerate((0.8, 0.9, 1.7))]
+    predictor = Predictor(model)
+    assert predictor.calibration is not None
+    predictor.calibration = replace(predictor.calibration, threshold=0.0)
+    short, half, whole = answers(predictor, *files)
+    assert (short.unsure, half.unsure, whole.unsure) == (True, False, False)
+    assert short.notes[1] == "less than half of that: never called sure" and len(half.notes) == 1
+    assert "UNSURE" in text(short)
 
 
 def test_what_cannot_be_read_gets_its_line_and_stops_nothing(

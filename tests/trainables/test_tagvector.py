@@ -16,6 +16,7 @@ from datasets.labels import LabelSpace
 from datasets.shards import Index, Tags
 from datasets.source import Source, open_source
 from datasets.tagged import tagged_index, write_tagged
+from reports.again import predict_command, tagger_of
 from searchspace.papers.jung2020 import ROWS
 from trainables.contract import AudioFormat, answer, answer_features, tags_read
 from trainables.describe import describe
@@ -368,6 +369,13 @@ def test_a_model_folder_keeps_the_tags_and_refuses_those_of_another_teacher(
         ours = answer(run.model.eval(), clips).scene_logits
         assert torch.equal(answer(model, clips).scene_logits, ours)
     assert tags_read(open_trained(best, index).model) == 3
+    said = (best / "MODEL_CARD.md").read_text()
+    assert "It reads 3 tags of `teacher-1`" in said and "MODEL FILE --teacher TAGGER`" in said
+    assert about["reads_tags"] == 3 and about["event_outputs"] == 0 and len(about["events"]) == 12
+    assert said.startswith("# tagvector: 10 scenes, no events") and "It tags no events." in said
+    assert "which sound events" not in said
+    assert tagger_of(best) == "teacher-1"
+    assert predict_command(best) == "python -m trainables.predict best --teacher teacher-1 RECORDING …"
 
     assert index.tags is not None
     other = replace(index, tags=replace(index.tags, checksum="b" * 64))
