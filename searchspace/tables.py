@@ -1,6 +1,7 @@
 """A paper's table run again: which of its rows can be trained here, as what, and from which seeds.
 
-The rows are fixed: nothing is proposed, stopped early or chosen. Rows that print several figures of one
+The rows are fixed: nothing is proposed, stopped early or chosen; raced, a row that another one clearly beats
+on the validation split gets no more seeds. Rows that print several figures of one
 training (a scene and an event metric, say) share a configuration. Repeat r of every configuration has the
 same seed, so that rows are compared seed by seed. Every row either has a trial or says why not, and a row
 that runs but differs from the paper's (fewer epochs, no pretrained weights, other data …) says so: its
@@ -16,6 +17,7 @@ from typing import Any
 
 from searchspace.pins import agrees
 from searchspace.published import Published
+from searchspace.race import Race
 from searchspace.study import Job, run_folder, seed_for
 
 PHASE = "table"
@@ -184,6 +186,13 @@ def jobs(configurations: Iterable[Configuration], seeds: int, study_seed: int, e
         for repeat in range(1, seeds + 1)
         for one in found
     ]
+
+
+def race(jobs: Sequence[Job], seeds: int, study_seed: int) -> Race:
+    """The same runs as a race between configurations: one that another clearly beats on validation gets no
+    more of its seeds; the others get all."""
+    first = [job for job in jobs if job.repeat == 1]
+    return Race(first, seeds, headline=0, study_seed=study_seed, phase=PHASE)
 
 
 def as_record(made: Plan, baseline: int, published: Iterable[Published] = ()) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def test_a_table_run_is_taken_up_again_and_stands_beside_the_papers(
     ("asked", "message"),
     [
         ({"table": "VII", "sampler": "random"}, "--sampler random: with --table nothing is searched"),
+        ({"table": "VII", "race": "all"}, "race 'all' is not known; known: drop, full"),
         ({"baseline": 0}, "--baseline 0: only with --table"),
         ({"table": "XX"}, "--table XX: Hou et al. 2023 has no such table; known: I, II, III, IV, V"),
         ({"table": "VII", "trials": 5}, "--trials 5: with --table nothing is searched or selected"),
@@ -103,6 +104,12 @@ def test_a_table_is_as_long_and_as_often_as_the_papers() -> None:
     assert Request(family="bigru_mtl", table="3,4").budget() == (0, 300, 0, 10)
     assert Request().budget() == (16, 9, 3, 3)
     assert Request(trials=4, confirm=0).budget() == (4, 9, 0, 3)
+
+
+def test_a_table_gives_every_row_its_seeds_unless_it_is_raced() -> None:
+    assert Request(table="VII").everyone() and Request(table="VII", race="full").everyone()
+    assert not Request(table="VII", race="drop").everyone()
+    assert not Request().everyone() and Request(race="full").everyone()
 
 
 @pytest.mark.slow
