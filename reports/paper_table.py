@@ -231,9 +231,8 @@ def _raced(found: PaperTable) -> list[str]:
         for trial, drop in out.items()
     ]
     return [
-        f"The rows were raced on the validation split. Out before their last seed: {'; '.join(said)}. Their "
-        "means come from the seeds that put them out, so are if anything too far below the others', and so "
-        "are their p-values."
+        f"The rows were raced on the validation split. Out, without further seeds: {'; '.join(said)}. Their "
+        "means come from the seeds that put them out, so are if anything too low, and so are their p-values."
     ]
 
 

@@ -23,7 +23,8 @@ from searchspace.study import Job, run_folder, seed_for
 PHASE = "table"
 AUDIOSET_CLASSES = 527
 CORRELATION = "pearson_"  # … of the size named after it with scene accuracy
-SAME_TRAINING = ("precision", "activation_checkpointing", "pretrained", "accept_mismatch")
+START = ("pretrained", "accept_mismatch")
+SAME_TRAINING = ("precision", "activation_checkpointing", *START)
 NUMERALS = {"I": 1, "V": 5, "X": 10}
 
 
@@ -136,6 +137,7 @@ def _lines(text: str, there: Sequence[int]) -> list[int]:
 
 def plan(rows: Sequence[Published], pins: Mapping[str, Any], here: Here) -> Plan:
     """What to train for `rows`. `pins` set knobs the rows leave open; rows they contradict are not run.
+    Weights to start from are for the rows that are printed with some, where any is.
 
     Raises ValueError when no row is left, with the reasons, and for a choice of values where rows have none.
     """
@@ -144,7 +146,10 @@ def plan(rows: Sequence[Published], pins: Mapping[str, Any], here: Here) -> Plan
             raise ValueError(f"--set {name}={','.join(map(str, pin))}: with --table one value, for its rows")
     planned: list[Row] = []
     configurations: list[Configuration] = []
+    from_scratch = {name: pin for name, pin in pins.items() if name not in START}
+    asked, some = pins, any(row.pretrained for row in rows)
     for row in rows:
+        pins = from_scratch if some and not row.pretrained else asked
         source, unlike, why = _events(row, here)
         why = why or row.needs or here.unmeasured(row.metric)
         why = why or _elsewhere(row, rows, here) or _contradiction(row, pins)
