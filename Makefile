@@ -11,7 +11,8 @@ test: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (gpu or ray or slow or ssh)"
+	$(BIN)/python -m pytest -m "(ray or slow or ssh) and not gpu"  # these want the machine for themselves
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

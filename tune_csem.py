@@ -16,6 +16,7 @@ import os
 import shlex
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,13 @@ from trainables.cluster import (
 )
 from trainables.export import export_best, measure_winner
 from trainables.goals import PREDICTED
+from trainables.phase import run_phase
 from trainables.printed import analyse_rows, here
 from trainables.progress import Progress
 from trainables.registry import family
 from trainables.request import Request, begin, local_folders, pins_of, refuse_unfit
 from trainables.space import frames_of, notes_of, predictor, proposals_of
-from trainables.trial import Place, run_phase
+from trainables.trial import Place
 
 
 def main() -> int:
@@ -96,13 +98,15 @@ def search(study: Path, request: Request) -> int:
     events, budget = request.events or "labels", request.budget()
     source = opened(request, events)
     index = source.index
-    refuse_unfit(index, record.read(study), test=budget.confirm > 0)
+    objective, second = request.goals()
+    columns = [objective, *([second.name] if second else [])]
+    refuse_unfit(source, record.read(study), test=budget.confirm > 0, columns=columns)
 
     # The machines, how many trials they hold at once, and the space to search on them
     share = machines(request, study, index)
     proposals = proposals_for(request, index, pins_of(request, record.read(study), share.gpus))
     drawn = proposals.check()
-    families, (_, second) = request.families(), request.goals()
+    families = request.families()
     memory = demand.of_search(proposals, drawn, share.workers)
     said = notes(request, proposals) + short_of_memory(share, live_nodes(), memory["bytes"])
     space = {"pins": dict(proposals.pins), "space": proposals.searched(), "memory": memory, "notes": said}
@@ -163,11 +167,14 @@ def search(study: Path, request: Request) -> int:
 
 def rerun(study: Path, request: Request) -> int:
     # The rows that can be trained on these shards, and the machines
-    budget, index = request.budget(), opened(request, "labels").index
+    budget, data = request.budget(), opened(request, "labels")
+    index = data.index
+    if not index.labels.scenes:  # a run whose objective is not a number counts as diverged
+        request = replace(request, objective=("val/event_map",))
     made = paper_tables.plan(
-        request.printed(), request.pins(), here(index, request.family, request.events, budget.epochs)
+        request.printed(), request.pins(), here(data, request.family, request.events, budget.epochs)
     )
-    refuse_unfit(index, record.read(study), test=any(one.test for one in made.configurations))
+    refuse_unfit(data, record.read(study), test=any(one.test for one in made.configurations))
     baseline = paper_tables.baseline_line(made, request.baseline)
     share = machines(request, study, index)
     table = paper_tables.as_record(made, baseline, family(request.family).published)

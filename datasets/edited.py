@@ -28,8 +28,8 @@ class Edited:
     source's. It has stretches where the source has them."""
 
     def __init__(self, source: Source, edit: Edit) -> None:
-        self.index = edit.index
-        self._source, self._edit = source, edit
+        self.index, self.edit = edit.index, edit
+        self._source = source
 
     def steps(self, batch_size: int, world: int = 1, done: Sequence[Leg] = ()) -> int:
         return self._source.steps(batch_size, world, done)
@@ -65,4 +65,4 @@ class Edited:
 
     def _edited(self, split: str, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
-            yield self._edit(split, batch)
+            yield self.edit(split, batch)

@@ -20,12 +20,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import torch
 
 from datasets.batch import Batch
+from datasets.edited import Edited
 from datasets.events import EventChoice, parse_events
 from datasets.shards import ClipLabels, Index, ShardError, read_labels
+
+if TYPE_CHECKING:
+    from datasets.source import Source
 
 MICROSECONDS = 1_000_000
 
@@ -83,10 +88,15 @@ class AddFrames:
             )
         self._clips: dict[str, list[ClipFrames]] = {}
         if not any(clip.known for clip in self.clips("train")):
-            raise ShardError(
-                f"{self.index.place}: none of the training clips has onsets and offsets, which frame labels "
-                "are made of; python -m datasets.inspect counts them ('strong')"
-            )
+            raise ShardError(f"this family learns the events of each frame; {self.untimed('train')}")
+
+    def untimed(self, split: str) -> str:
+        """In words that no clip of the split has frame labels."""
+        return (
+            f"none of the {len(self.clips(split))} {split} clips of {self.index.place} has onsets and "
+            "offsets, which frame labels are made of; python -m datasets.inspect counts those that have "
+            "('strong')"
+        )
 
     def clips(self, split: str) -> list[ClipFrames]:
         """Every clip of the split, by number. Raises ShardError for an event that has no column."""
@@ -126,6 +136,14 @@ class AddFrames:
                         f"the {len(columns)} known: {', '.join(columns)}"
                     )
             yield clip_frames(clip, entry.samples // self._hop_samples, columns, hop)
+
+
+def untimed(source: Source, split: str) -> str:
+    """Why nothing can be said of the events in the frames of a split, "" where something can."""
+    edit = source.edit if isinstance(source, Edited) else None
+    if not isinstance(edit, AddFrames):
+        return "no frame labels were asked for"
+    return "" if any(clip.known for clip in edit.clips(split)) else edit.untimed(split)
 
 
 def refuse_other_labels(events: str) -> None:

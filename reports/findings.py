@@ -79,7 +79,7 @@ def searched_knobs(study: Study) -> tuple[str, ...]:
 def printed_row(row: Mapping[str, Any]) -> str:
     """ "Table III, cSEM-PANN": where the paper prints it."""
     table = str(row.get("table", ""))
-    where = table if not table or table.lower().startswith("table") else f"Table {table}"
+    where = table if not table or table.lower().startswith("table") else units.cited(table)
     return ", ".join(part for part in (where, str(row.get("row", ""))) if part)
 
 

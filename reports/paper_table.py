@@ -21,7 +21,7 @@ from reports.findings import LOST, Finding
 from reports.rank import differing, usable
 from reports.statistics import Comparison, Summary, compare, holm, summarise
 from reports.tables import Table, mean_sd, printed
-from reports.verdicts import NOT_COMPARABLE, judge
+from reports.verdicts import NOT_COMPARABLE, deviation_factor, judge, published_spread
 
 # Table X of Hou et al., as trainables/dependence.py estimates it: of a clip's two embeddings over their
 # dimensions, mean over clips. The paper names no estimator; with this one unrelated embeddings give its 2.98.
@@ -30,6 +30,10 @@ ANALYSED = {
     "embedding_mi": {"statistic": "mutual information", "estimator": "exact values", "over": "dimensions"},
 }
 COLUMNS = {"validation": "val", "test": "test", "train": "train"}
+IN_THE_TEXT = (
+    'The paper draws these results; where it is given a value with "(text)", that is what its text says, '
+    'often with "around". The rest could not be read off.'
+)
 
 
 class Beside(NamedTuple):
@@ -95,7 +99,7 @@ def _beside(study: Study, row: Mapping[str, Any], runs: pd.DataFrame, done: pd.D
     ours = summarise(list(_figures(study, done, trial, row).values()))
     states = runs[runs["trial"] == trial]["state"].value_counts()
     lost = {str(state): int(count) for state, count in states.items() if state != "COMPLETE"}
-    found = judge(ours, row)
+    found, out = judge(ours, row), _dropped(study).get(trial)
     difference = ours.mean - paper_value(row)
     word = found.word
     if row["unlike"]:
@@ -103,15 +107,23 @@ def _beside(study: Study, row: Mapping[str, Any], runs: pd.DataFrame, done: pd.D
     elif ours.n == 1:
         word = f"{NOT_COMPARABLE}ours is one run, a comparison needs 2"
     if not ours.n:
-        ended = len(done[done["trial"] == trial]) and row_column(row) not in done
-        word = f"{NOT_COMPARABLE}no run has measured {row['metric']}" if ended else ""
-    return Beside(row, ours, word, difference, found.low, found.high, lost, _dropped(study).get(trial))
+        due = int(out["after"] if out else study.record.get("seeds", 0))
+        word = _nothing(row, (done["trial"] == trial).any(), lost, due)
+    return Beside(row, ours, word, difference, found.low, found.high, lost, out)
 
 
 def _dropped(study: Study) -> dict[int, Mapping[str, Any]]:
     """{trial: its drop} of the table's races, one for each source of event labels (searchspace/race.py)."""
     races = study.record.get("races", {})
     return {int(drop["trial"]): drop for race in races.values() for drop in race["dropped"]}
+
+
+def _nothing(row: Mapping[str, Any], finished: bool, lost: Mapping[str, int], seeds: int) -> str:
+    """Why a row has no figure of ours; "" while it may still come."""
+    if finished:
+        return f"{NOT_COMPARABLE}no run has measured {row['metric']}"
+    over = bool(lost) and "RUNNING" not in lost and sum(lost.values()) >= seeds
+    return f"{NOT_COMPARABLE}no run finished" if over else ""
 
 
 def paper_value(row: Mapping[str, Any]) -> float:
@@ -188,7 +200,7 @@ def finding(study: Study, found: PaperTable) -> Finding:
     counts = [(word, words.count(word)) for word in ("reproduced", "better", "worse")]
     tally = ", ".join(f"{count} {word}" for word, count in counts if count)
     rest = sum(word.startswith(NOT_COMPARABLE) for word in words)
-    headline = f"Table {found.name} of {found.paper}: " + (tally or "no row can be judged")
+    headline = f"{units.cited(found.name)} of {found.paper}: " + (tally or "no row can be judged")
     if tally and rest:
         headline += f", {rest} not comparable"
     ran = f"{units.plural(len(found.run), 'row')} of {len(found.rows)} trained"
@@ -205,6 +217,8 @@ def finding(study: Study, found: PaperTable) -> Finding:
     sure += _raced(found) if raced else []
     if everywhere := differs_everywhere(found):
         sure.insert(0, f"Ours differs from the paper's in every row: {', '.join(everywhere)}.")
+    if any(one.row.get("said") for one in found.rows):
+        sure.append(IN_THE_TEXT)
     if lost := {state: sum(one.lost.get(state, 0) for one in found.run) for state in LOST}:
         text = ", ".join(f"{count} {LOST[state]}" for state, count in lost.items() if count)
         sure += [f"Runs not in the means: {text}."] if text else []
@@ -236,6 +250,22 @@ def _raced(found: PaperTable) -> list[str]:
     ]
 
 
+def about_spread(found: PaperTable) -> str:
+    """What the paper's ± is, and what becomes of it in a verdict."""
+    kinds = {str(one.row["spread_kind"]) for one in found.run if one.row["spread"] is not None}
+    if not kinds:
+        return (
+            "The paper prints no ± here, so that no verdict is possible: its values only stand beside ours."
+        )
+    if not all(published_spread(0.0, kind) for kind in kinds):
+        return "The paper does not say what its ± is, so that no verdict is possible where it has one."
+    return (
+        "The paper's ± is the largest deviation of its runs from their mean. A verdict is Welch's t-test at "
+        "5 % on the means; the paper's ± counts as a standard deviation after division by the median such "
+        f"deviation ({deviation_factor(10):.2f} for 10 runs)."
+    )
+
+
 def differs_everywhere(found: PaperTable) -> tuple[str, ...]:
     """In what every row that runs differs from the paper's."""
     return tuple(
@@ -257,7 +287,7 @@ def row_label(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
 
 def _verdict(one: Beside, everywhere: tuple[str, ...]) -> str:
     """The verdict without the reasons that hold for every row, which are said once."""
-    if not one.row["unlike"] or not one.verdict:
+    if not one.row["unlike"] or not one.ours.n:
         return one.verdict or "running"
     own = [reason for reason in one.row["unlike"] if reason not in everywhere]
     return NOT_COMPARABLE + ", ".join(own) if own else NOT_COMPARABLE.rstrip(": ")

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports import collect, drawing, tables, units
-from reports.figures.sweeps import Sweep, data_sweep, draw_sweep, table_sweep
+from reports.figures.sweeps import FEWEST, SIZES, Sweep, correlated, data_sweep, draw_sweep, table_sweep
 
-ACROSS = ("hours", "events", "study")
+ACROSS = (*SIZES, "study")
+HEADS = {"hours": "hours of all sets"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,13 +64,21 @@ def text(found: Sweep) -> str:
             for point in line.points
         )
         name = f"{on.split} {on.label}" + (f", {on.unit}" if on.unit else "")
-        parts.append(tables.as_text(tables.Table((found.of, name, "n"), rows, frozenset({0, 1, 2}))))
+        parts.append(
+            tables.as_text(
+                tables.Table((HEADS.get(found.of, found.of), name, "n"), rows, frozenset({0, 1, 2}))
+            )
+        )
         if found.of == "study":
             continue
-        paper = f" (paper {units.number(line.quoted, 2)})" if line.quoted is not None else ""
+        said = correlated(line)
         parts.append(
             f"correlation of {found.of} with the means, {units.plural(len(rows), 'point')}: "
-            f"Pearson {units.number(line.pearson, 2)}{paper}, Spearman {units.number(line.spearman, 2)}\n"
+            + (
+                f"{said}, Spearman {units.number(line.spearman, 2)}\n"
+                if said
+                else f"none; it takes {FEWEST}\n"
+            )
         )
     return "\n".join(parts).rstrip()
 

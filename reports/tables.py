@@ -220,11 +220,13 @@ def _other_row(item: Comparable) -> tuple[str, ...]:
 
 
 def printed(row: Mapping[str, Any]) -> str:
-    """The value as the paper prints it, two decimals, with its ± where it has one."""
+    """The value as the paper prints it, two decimals, with its ± where it has one; "68 (text)" where its text
+    says it and no table does."""
     on = units.scale(f"test/{row.get('metric', '')}")
-    value, spread = row.get("value"), row.get("spread")
-    places = 2 if on.unit else 3
+    value, spread, said = row.get("value"), row.get("spread"), str(row.get("said") or "")
+    places = (2 if on.unit else 3) if not said else (0 if on.unit else 2)
     text = units.score(float(value), on, places) if isinstance(value, int | float) else units.NONE
+    text += f" ({said})" if said and text != units.NONE else ""
     return f"{text} ± {units.score(float(spread), on, places)}" if isinstance(spread, int | float) else text
 
 
@@ -337,7 +339,7 @@ def _hardware(hardware: Mapping[str, Any], gpus: list[Any]) -> str:
 def _search(record: Mapping[str, Any]) -> str:
     if record.get("table"):
         length = f"{record.get('seeds')} seeds of {record.get('epochs')} epochs"
-        return f"none: the rows of Table {record['table'].get('name')}, {length} each"
+        return f"none: the rows of {units.cited(str(record['table'].get('name')))}, {length} each"
     plan = f"{record.get('trials')} trials of up to {record.get('epochs')} epochs"
     methods = f"sampler {record.get('sampler')}, pruner {record.get('pruner')}"
     return (

@@ -148,6 +148,21 @@ def instant(text: Any) -> str:
     return moment.strftime("%Y-%m-%d %H:%M") + offset
 
 
+def titled(on: Scale) -> str:
+    """ "test scene accuracy (%)": a panel's title."""
+    return f"{on.split} {on.label}" + (f" ({on.unit})" if on.unit else "")
+
+
+def cited(tables: str) -> str:
+    """Where a paper has it, by the name that --table takes: "VII" -> "Table VII", "3 and 4" -> "Tables 3 and
+    4", "fig2" -> "Fig. 2"."""
+    names = tables.split(" and ")
+    drawn = [name.removeprefix("fig") for name in names]
+    word = "Table" if drawn == names else "Fig."
+    plural_word = {"Table": "Tables", "Fig.": "Figs."}[word]
+    return f"{word if len(names) == 1 else plural_word} {' and '.join(drawn)}"
+
+
 def plural(n: int, noun: str) -> str:
     """ "1 run", "5 runs"."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -17,7 +17,8 @@ class Published:
                  ("train" where the paper measures there, "none" for a count)
     metric       the column it compares with, e.g. "scene_accuracy"; `value` and `spread` in [0, 1], but for
                  metrics that are no share: parameters, macs, embedding_mi (nat). `value` is None where the
-                 figure is drawn only
+                 figure is drawn only. `said`: "text" where the paper says it in a sentence, often with
+                 "around", and prints it in no table
     spread_kind  "max deviation of 10 runs", "unknown", … : the papers' ± is not a standard deviation
     values       the configuration in the knobs' own names; {} for other people's systems
     events       where its event labels came from, as `open_source` takes it: "labels", "tags>0.1", …; "" for
@@ -48,6 +49,7 @@ class Published:
     assumed: tuple[str, ...] = ()
     unlike: str = ""
     needs: str = ""
+    said: str = ""
 
     @property
     def trainable(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -125,15 +126,26 @@ class Tables:
     def write(self) -> None:
         began = time.monotonic()
         rows = list(self._rows())
-        curves = [line for row in rows for line in _epochs(self._folder, row)]
-        for name, records in (("trials", rows), ("curves", curves)):
-            if not records:  # a table without rows has no columns either; readers take its absence for that
+        curves = joined(line for row in rows for line in _epochs(self._folder, row))
+        for name, table in (("trials", pd.DataFrame(rows)), ("curves", curves)):
+            if table.empty:  # it has no columns either; readers take its absence for that
                 continue
             fresh = self._folder / f"{name}.parquet.new"
-            pd.DataFrame(records).to_parquet(fresh, index=False)
+            table.to_parquet(fresh, index=False)
             put_in_place(fresh, self._folder / f"{name}.parquet")
         self._written = time.monotonic()
         self._took = self._written - began
+
+
+def joined(records: Iterable[Mapping[str, Any]], piece: int = 5000) -> pd.DataFrame:
+    """pandas' table of the records, made of pieces of so many: a long study's epochs are never all there as
+    dictionaries, which take ten times a table's memory."""
+    left, pieces, names = iter(records), [], dict[str, None]()
+    while part := list(itertools.islice(left, piece)):
+        table = pd.DataFrame(part)
+        names |= dict.fromkeys(table.columns)
+        pieces.append(table.dropna(axis=1, how="all"))  # nothing in a piece: no say in the column's type
+    return pd.concat(pieces, ignore_index=True).reindex(columns=list(names)) if pieces else pd.DataFrame()
 
 
 def disk_use(folder: Path) -> dict[str, float]:

@@ -38,7 +38,7 @@ class Here:
     random_validation  whether validation shares recording sites with training; None if it can't be told
     complete           (knobs, source of event labels) → every knob; raises ValueError for what can't be
                        built for these clips
-    unmeasured         a row's metric → why no run here can measure it, "" if one can
+    unmeasured         (a row's metric, its split) → why no run here can measure it, "" if one can
     """
 
     corpus: str
@@ -48,7 +48,7 @@ class Here:
     epochs: int
     random_validation: bool | None
     complete: Callable[[Mapping[str, Any], str], dict[str, Any]]
-    unmeasured: Callable[[str], str] = lambda metric: ""
+    unmeasured: Callable[[str, str], str] = lambda metric, split: ""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def plan(rows: Sequence[Published], pins: Mapping[str, Any], here: Here) -> Plan
     for row in rows:
         pins = from_scratch if some and not row.pretrained else asked
         source, unlike, why = _events(row, here)
-        why = why or row.needs or here.unmeasured(row.metric)
+        why = why or row.needs or here.unmeasured(row.metric, row.split)
         why = why or _elsewhere(row, rows, here) or _contradiction(row, pins)
         values: dict[str, Any] = {}
         if not why:
@@ -203,7 +203,7 @@ def race(jobs: Sequence[Job], seeds: int, study_seed: int) -> Race:
 def as_record(made: Plan, baseline: int, published: Iterable[Published] = ()) -> dict[str, Any]:
     """The plan as study.json keeps it and reports read it; the others are compared with line `baseline`.
     "quoted" are the correlations that the paper, all of whose rows are `published`, gives in its text."""
-    columns = ("row", "line", "corpus", "split", "metric", "value", "spread", "spread_kind")
+    columns = ("row", "line", "corpus", "split", "metric", "value", "spread", "spread_kind", "said")
     return {
         "name": made.table,
         "paper": made.rows[0].published.paper,

@@ -41,10 +41,11 @@ from searchspace.published import Published
 from searchspace.storage import open_storage, sqlite_url
 from searchspace.study import Job, Ledger, Proposals
 from trainables import checkpoint, retention
+from trainables.conductor import Conductor
 from trainables.engine import Diverged
 from trainables.folder import RunFolder, read_epochs
 from trainables.progress import Progress
-from trainables.trial import Conductor, Place, advance, ends, noted
+from trainables.trial import Place, advance, ends, noted
 
 GOAL = "val/score"
 EPOCHS, TRIALS, KILLED, ENDED = 3, 8, 9, 0

@@ -41,8 +41,9 @@ from tests.every_write import GOAL, Walk
 from trainables import retention
 from trainables.cluster import Room, Share
 from trainables.folder import RunFolder
+from trainables.phase import run_phase
 from trainables.progress import Progress
-from trainables.trial import Place, WarmTrial, run_phase
+from trainables.trial import Place, WarmTrial
 
 ROOT = Path(__file__).resolve().parents[1]
 VICTIMS = ("driver", "trial process", "any Ray worker", "raylet of a node")

@@ -33,9 +33,10 @@ def test_a_trial_of_two_workers_goes_on_with_one_when_a_node_is_killed(
 
     from datasets.source import open_source
     from trainables.cluster import Room, Share
+    from trainables.phase import run_phase
     from trainables.progress import Progress
     from trainables.run import Run
-    from trainables.trial import Place, run_phase
+    from trainables.trial import Place
 
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")  # Ray still counts the lost node once
     ledger = Ledger(open_storage(sqlite_url(tmp_path / "study.db")), "confirm", pruner=PRUNERS["none"])

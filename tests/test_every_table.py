@@ -21,6 +21,7 @@ import reports
 import tune_csem
 from datasets import synthetic
 from datasets.labels import LabelSpace
+from datasets.mix import open_sources
 from datasets.shard_writer import Sample, write_split
 from datasets.shards import ClipLabels, Index, Tags, make_index
 from datasets.tagged import tagged_index, write_tagged
@@ -28,6 +29,7 @@ from searchspace import tables
 from trainables.printed import here
 from trainables.recipe import parse_pins
 from trainables.registry import FAMILIES, family
+from trainables.space import frames_of
 
 RATE, SECONDS = 8000, 3.4
 CLIPS = {"train": 12, "val": 10, "test": 10}
@@ -110,7 +112,8 @@ def cluster() -> Iterator[str]:
 def whole(name: str, table: str, index: Index) -> tables.Plan:
     """The plan of all rows of a table on these shards."""
     rows = tables.rows_of(family(name).published, table)
-    return tables.plan(rows, parse_pins(name, SMALL[name]), here(index, name, None, epochs=1))
+    source = open_sources(index.root, cache=None, frames=frames_of([name]))
+    return tables.plan(rows, parse_pins(name, SMALL[name]), here(source, name, None, epochs=1))
 
 
 def few(name: str, table: str, made: tables.Plan) -> list[int]:

@@ -20,6 +20,8 @@ WITH_RAY = {
     "trainables/cluster.py",  # the nodes there are and may be
     "trainables/gauges.py",  # Ray's metrics endpoint
     "trainables/teacher.py",
+    "trainables/forgetting.py",
+    "trainables/phase.py",
     "trainables/trial.py",
     "trainables/worker.py",
     "tune_csem.py",

@@ -22,9 +22,10 @@ from tests.every_write import GOAL
 from tests.kill_matrix import SlowWalk, WalkTrial, open_ledger
 from trainables.cluster import Room, Share
 from trainables.folder import RunFolder
+from trainables.phase import run_phase
 from trainables.progress import Progress
 from trainables.space import pins_across, proposals_of
-from trainables.trial import Place, run_phase
+from trainables.trial import Place
 from trainables.watch import progress
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test module

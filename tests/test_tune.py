@@ -293,8 +293,9 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
     import ray
 
     from trainables.cluster import Room, Share
+    from trainables.phase import run_phase
     from trainables.progress import Progress
-    from trainables.trial import Place, run_phase
+    from trainables.trial import Place
 
     values = {
         "backbone": "tinycnn",

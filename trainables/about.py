@@ -137,6 +137,8 @@ def print_rows(about: dict[str, Any]) -> None:
         f"{about['epochs']} epochs, "
         f"{about['concurrent']} at a time"
     )
-    for row in table["rows"]:
-        if row["why"]:
-            print(f"not run  #{row['line']} {row['row']} ({row['corpus']}): {row['why']}")
+    left = [
+        f"#{row['line']} {row['row']} ({row['corpus']}): {row['why']}" for row in table["rows"] if row["why"]
+    ]
+    for line in dict.fromkeys(left):
+        print(f"not run  {line}")

@@ -52,6 +52,7 @@ METRICS: dict[str, Metric] = {
     "seconds": Metric("min", "length of an epoch, s"),
 }
 WITH_FRAMES = tuple(name for name in METRICS if name.startswith(("frame_", "segment_", "scene_f_")))
+TIMED = ("frame_", "segment_")  # begin the metrics of where in the clip events are
 OF_SCENES = ("svm_accuracy", *(name for name in METRICS if name.startswith("scene_")))
 FRAME_F = "frame_f/"  # and an event's name: its F-score over frames; in the test split's metrics only
 TERM_PREFIXES = {"loss/": "weighted loss term", "term/": "raw loss term"}

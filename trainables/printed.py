@@ -11,19 +11,20 @@ from typing import Any
 import torch
 
 from datasets.events import parse_events, with_events
-from datasets.shards import Index
+from datasets.frames import untimed
 from datasets.source import Source
 from searchspace.study import run_folder
 from searchspace.tables import Here, Plan, shares_sites
 from trainables.analyse import BATCH, analyse
 from trainables.contract import AudioFormat
-from trainables.names import FRAME_F, measured
+from trainables.names import FRAME_F, OF_SCENES, TIMED, measured
 from trainables.recipe import complete
 
 
-def here(index: Index, family: str, events: str | None, epochs: int) -> Here:
+def here(source: Source, family: str, events: str | None, epochs: int) -> Here:
     """What these shards offer the rows of a table; `events` is the source of event labels asked for by
     name."""
+    index = source.index
     audio = AudioFormat(index.sample_rate, index.channels, index.samples)
 
     def every_knob(values: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -39,14 +40,18 @@ def here(index: Index, family: str, events: str | None, epochs: int) -> Here:
         epochs=epochs,
         random_validation=shares_sites(*([clip.key for _, clip in split] for split in splits)),
         complete=every_knob,
-        unmeasured=partial(_unmeasured, index),
+        unmeasured=partial(_unmeasured, source),
     )
 
 
-def _unmeasured(index: Index, metric: str) -> str:
+def _unmeasured(source: Source, metric: str, split: str) -> str:
     event = metric.removeprefix(FRAME_F)
-    if metric.startswith(FRAME_F) and event not in index.labels.events:
+    if metric.startswith(FRAME_F) and event not in source.index.labels.events:
         return f"needs the event {event!r}, which these shards do not have"
+    if metric in OF_SCENES and not source.index.labels.scenes:
+        return "needs scenes, which these shards do not have"
+    if metric.startswith(TIMED) and (why := untimed(source, "val" if split == "validation" else split)):
+        return why
     return ""
 
 

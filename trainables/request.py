@@ -9,7 +9,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mode
@@ -18,8 +18,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 
 from datasets.events import parse_events, with_events
+from datasets.frames import untimed
 from datasets.mix import resolved
 from datasets.shards import Index
+from datasets.source import Source
 from datasets.storage import is_url
 from searchspace import record
 from searchspace import tables as paper_tables
@@ -31,7 +33,7 @@ from searchspace.pruners import Promotion
 from searchspace.published import Published
 from searchspace.race import EVERYONE
 from searchspace.study import Second, Spending, now, without_password
-from trainables import goals
+from trainables import goals, names
 from trainables.registry import family
 from trainables.space import families_of, pins_across
 
@@ -380,17 +382,33 @@ def refuse_table_options(request: Request) -> None:
         raise ValueError(f"--{given[0]} {getattr(request, given[0])}: only with --table")
 
 
-def refuse_unfit(index: Index, about: dict[str, Any], *, test: bool) -> None:
-    """Raises ValueError for shards without the splits a study needs, or other than the study was begun on."""
+def refuse_unfit(source: Source, about: dict[str, Any], *, test: bool, columns: Sequence[str] = ()) -> None:
+    """Raises ValueError for shards without the splits a study needs, or without the labels of its objectives,
+    `columns`; and for others than the study was begun on."""
+    index = source.index
     for split in ["val"] + ["test"] * test:
         if split not in index.splits or not index.splits[split].clips:
             raise ValueError(f"{index.place}: no {split} clips; splits: {', '.join(index.splits)}")
+    for column in columns:
+        if why := _unmeasured(source, column):
+            raise ValueError(f"--objective {column}: {why}")
     begun_on = about.get("data", {}).get("checksum", index.checksum)
     if begun_on != index.checksum:
         raise ValueError(
             f"{index.place} holds other data ({index.checksum[:12]}) than the study was begun on "
             f"({begun_on[:12]})"
         )
+
+
+def _unmeasured(source: Source, column: str) -> str:
+    """Why no run on these shards has a number in the column, "" if one has."""
+    split, _, metric = column.partition("/")
+    labels, place = source.index.labels, source.index.place
+    if metric in names.OF_SCENES and not labels.scenes:
+        return f"{place} has no scenes; take one of events, such as --objective val/event_map"
+    if metric.startswith("event_") and not labels.events:
+        return f"{place} has no event labels; take one of scenes, such as --objective {names.OBJECTIVE}"
+    return untimed(source, split) if metric.startswith(names.TIMED) else ""
 
 
 def local_folders(index: Index, mix: Iterable[str]) -> list[Path]:

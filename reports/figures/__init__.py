@@ -19,7 +19,7 @@ from reports.figures.parallel import (
     parallel_coordinates,
 )
 from reports.figures.recalls import Recalls, draw_recalls, recalls
-from reports.figures.rows import Panel, Panels, draw_panels, panels
+from reports.figures.rows import Panel, Panels, draw_panels, has_bars, panels
 from reports.figures.search import (
     Curve,
     LearningCurves,
@@ -83,6 +83,7 @@ __all__ = [
     "draw_timeline",
     "draw_tradeoff",
     "event_precision",
+    "has_bars",
     "importance",
     "learning_curves",
     "panels",

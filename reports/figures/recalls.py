@@ -82,7 +82,7 @@ def draw_recalls(info: Recalls, width: float) -> Figure:
             continue
         _draw(axes, info.rows[place][2], cell)
         axes.set_title(titles[place], fontsize=8.5)
-        axes.tick_params(labelbottom=place // columns == lines - 1, labelleft=place % columns == 0)
+        axes.tick_params(labelbottom=place + columns >= len(info.rows), labelleft=place % columns == 0)
         axes.tick_params(labelsize=7.5 if width >= WIDE else 7)
         axes.tick_params(axis="x", labelrotation=90)
     grid[0, 0].set_xticks(range(len(names)), names)

@@ -34,20 +34,30 @@ def panels(found: PaperTable) -> Panels:
     return Panels(shown, "" if shown else "No run has finished yet.")
 
 
+def has_bars(info: Panels) -> bool:
+    """Whether the paper prints a ± for any of the rows."""
+    return any(one.row["spread"] is not None for panel in info.panels for one in panel.rows)
+
+
 def draw_panels(info: Panels, width: float) -> Figure:
-    heights = [0.55 + 0.3 * len(panel.rows) for panel in info.panels]
+    names = [units.titled(units.scale(panel.column)) for panel in info.panels]
+    titles = [wrap(name, 60 if width >= WIDE else 32, 2) for name in names]
+    heights = [
+        0.4 + 0.15 * (1 + title.count("\n")) + 0.3 * len(panel.rows)
+        for title, panel in zip(titles, info.panels)
+    ]
     figure = canvas(width, sum(heights) + 0.4)
     axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    for one, panel in zip(axes, info.panels):
+    for one, panel, title in zip(axes, info.panels, titles):
         on = units.scale(panel.column)
-        one.set_title(f"{on.split} {on.label}" + (f" ({on.unit})" if on.unit else ""))
+        one.set_title(title)
         grid(one, "x")
         one.spines["left"].set_visible(False)
         for place, row in enumerate(panel.rows):
             _draw_row(one, place, row, on.factor)
-        names = [wrap(row_label(row.row, [row.row]), 30 if width >= WIDE else 16, 2) for row in panel.rows]
-        one.set_yticks(range(len(names)), names)
-        one.set_ylim(len(names) - 0.45, -0.55)
+        labels = [wrap(row_label(row.row, [row.row]), 30 if width >= WIDE else 16, 2) for row in panel.rows]
+        one.set_yticks(range(len(labels)), labels)
+        one.set_ylim(len(labels) - 0.45, -0.55)
         one.margins(x=0.06)
     return figure
 

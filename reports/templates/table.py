@@ -18,13 +18,14 @@ display(
 
 # %% [markdown]
 # ## Ours beside the paper's
-# Every row was trained at full length from the same seeds. "±" of ours is the standard deviation over seeds,
-# the paper's is the largest deviation of its runs from their mean. A verdict is Welch's t-test at 5 % on the
-# means; the paper's ± counts as a standard deviation after division by the median such deviation (1.79 for
-# 10 runs). Rows whose training differs from the paper's get none.
+# Every row was trained at full length from the same seeds. "±" of ours is the standard deviation over seeds.
+# Rows whose training differs from the paper's get no verdict.
 
 # %%
-display(markup.table(paper_table.beside_table(found)))
+display(
+    markup.paragraph(paper_table.about_spread(found), kind="quiet"),
+    markup.table(paper_table.beside_table(found)),
+)
 
 # %%
 shown = figures.panels(found)
@@ -32,11 +33,11 @@ display(
     *markup.figure(
         figures.draw_panels,
         shown,
-        f"Table {found.name}: ours and the paper's figures, row by row",
+        f"{units.cited(found.name)}: ours and the paper's figures, row by row",
         markup.Tint("Blue", drawing.BLUE),
         ": our mean with its 95 % interval, dots are single seeds. ",
         markup.Tint("Orange", drawing.ORANGE),
-        ": the paper's value, the bar its largest deviation.",
+        ": the paper's value" + (", the bar its ±." if figures.has_bars(shown) else "."),
     )
 )
 
@@ -64,7 +65,7 @@ if confused.rows:
             confused,
             "Confusion matrices of the rows on the test split",
             "Recall in %: of each true scene's test clips (downwards) the share answered with each scene "
-            f"(across), over all finished seeds of a row.{more}",
+            f"(across, in the same order), over all finished seeds of a row.{more}",
         )
     )
 
@@ -80,8 +81,8 @@ if others.rows:
 
 # %% [markdown]
 # ## Rows against each other
-# Repeats of the same seed are paired; p-values of the paired t-test (Student's, were there no two seeds in
-# common), corrected after Holm over all rows.
+# Repeats of the same seed are paired; p-values of the paired t-test (Student's where no seeds are shared),
+# corrected after Holm over all rows.
 
 # %%
 display(markup.table(paper_table.pair_table(found), empty="There is only one configuration."))

@@ -40,8 +40,9 @@ from tests.every_write import GOAL, Walk
 from tests.kill_matrix import At
 from trainables import retention
 from trainables.folder import RunFolder
+from trainables.phase import run_phase
 from trainables.progress import Progress
-from trainables.trial import Place, WarmTrial, run_phase
+from trainables.trial import Place, WarmTrial
 
 EPOCHS = 3
 

@@ -30,8 +30,9 @@ from searchspace.methods import PRUNERS
 from searchspace.study import Job, Ledger, open_storage, sqlite_url
 from trainables.cluster import Room, Share
 from trainables.folder import read_epochs
+from trainables.phase import run_phase
 from trainables.progress import Progress
-from trainables.trial import Place, run_phase
+from trainables.trial import Place
 
 
 @dataclass

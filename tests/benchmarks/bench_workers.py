@@ -93,8 +93,9 @@ def trial_overhead(trials: int = 3) -> None:
     from searchspace.study import Job, Ledger, open_storage, sqlite_url
     from trainables.cluster import Room, Share
     from trainables.folder import read_epochs
+    from trainables.phase import run_phase
     from trainables.progress import Progress
-    from trainables.trial import Place, run_phase
+    from trainables.trial import Place
 
     ray.init(num_cpus=4, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
     values = {"backbone": "tinycnn", "framework": "csem", "width": 0.25}

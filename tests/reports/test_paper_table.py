@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import study_folders as folders
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from scipy import stats
 
 import reports
-from reports import collect, drawing, figures, paper_table, statistics
+from reports import collect, drawing, figures, paper_table, statistics, tables, units
 from reports.__main__ import summary
 
 # The single runs behind two cells of Hou et al.'s Table III (TUT2018, AST).
@@ -138,6 +140,80 @@ def test_a_row_that_is_only_drawn_has_our_figures_and_no_verdict(tmp_path: Path)
     assert kept["value"] is None and kept["difference"] is None
 
 
+def test_a_value_that_is_only_said_in_the_text_is_shown_so(tmp_path: Path) -> None:
+    plain = {"spread": None, "spread_kind": "none printed"}
+    rows = [row(1, 0, 0.68, **plain, said="text"), row(2, 1, None, **plain, said="")]  # type: ignore[arg-type]
+    one = study(tmp_path, rows, {0: (70.0, 71.0), 1: (72.0, 74.0)})
+    found = paper_table.paper_table(one)
+    assert [line[1] for line in paper_table.beside_table(found).rows] == ["68 (text)", "–"]
+    assert paper_table.IN_THE_TEXT in paper_table.finding(one, found).sure and "(text)" in summary(one)
+    assert tables.printed({"metric": "pearson_hours", "value": 0.89, "said": "text"}) == "0.89 (text)"
+    printed = paper_table.paper_table(study(tmp_path / "b", [row(1, 0)], {0: (70.0, 71.0)}))
+    assert paper_table.IN_THE_TEXT not in paper_table.finding(one, printed).sure
+
+
+def test_a_finished_row_whose_metric_was_not_measured_is_not_running(tmp_path: Path) -> None:
+    rows = [row(1, 0), row(1, 0, 0.4, metric="frame_f_micro", unlike=["other corpus"]), row(2, 1)]
+    one = study(tmp_path, rows, {0: (70.0, 71.0), 1: ()})
+    runs = one.runs.assign(**{"test/frame_f_micro": math.nan})  # no clip of the split has onsets and offsets
+    found = paper_table.paper_table(collect.Study(one.folder, one.record, runs, one.curves))
+    words = [line[4] for line in paper_table.beside_table(found).rows]
+    assert words[1:] == ["not comparable: no run has measured frame_f_micro", "running"]
+
+
+def test_a_row_whose_runs_all_diverged_is_not_running(tmp_path: Path) -> None:
+    rows = [row(1, 0), row(2, 1, unlike=["other corpus"]), row(3, 2)]
+    nan = math.nan
+    one = study(tmp_path, rows, {0: (70.0, 71.0), 1: (nan, nan), 2: (nan,)})
+    words = [line[4] for line in paper_table.beside_table(paper_table.paper_table(one)).rows]
+    assert words[1:] == ["not comparable: no run finished", "running"]
+
+
+@pytest.mark.parametrize(
+    "spread, kind, says",
+    [
+        (0.009, DEVIATION, "largest deviation of its runs from their mean. A verdict is Welch's t-test"),
+        (0.009, "unknown", "does not say what its ± is"),
+        (None, "none printed", "prints no ± here"),
+    ],
+)
+def test_the_page_says_what_the_papers_spread_is(
+    tmp_path: Path, spread: float | None, kind: str, says: str
+) -> None:
+    one = study(tmp_path, [row(1, 0, spread=spread, spread_kind=kind)], {0: (70.0, 71.0)})
+    found = paper_table.paper_table(one)
+    assert says in paper_table.about_spread(found)
+    assert figures.has_bars(figures.panels(found)) == (spread is not None)
+
+
+@pytest.mark.parametrize(
+    "name, cited",
+    [
+        ("VII", "Table VII"),
+        ("3 and 4", "Tables 3 and 4"),
+        ("fig2", "Fig. 2"),
+        ("fig3a and fig4", "Figs. 3a and 4"),
+    ],
+)
+def test_a_table_or_figure_is_cited_as_the_paper_names_it(name: str, cited: str) -> None:
+    assert units.cited(name) == cited
+
+
+def test_no_title_of_a_panel_is_wider_than_the_phones_picture(tmp_path: Path) -> None:
+    rows = [row(1, 0, row="Fake scene labels", metric=name) for name in ("frame_f_macro", "segment_f_macro")]
+    one = study(tmp_path, rows, {0: (70.0, 71.0)})
+    measured = {"test/frame_f_macro": 0.1, "test/segment_f_macro": 0.2}
+    runs = one.runs.assign(**measured)
+    found = paper_table.paper_table(collect.Study(one.folder, one.record, runs, one.curves))
+    shown = figures.panels(found)
+    with drawing.styled():
+        figure = figures.draw_panels(shown, drawing.NARROW)
+        FigureCanvasAgg(figure).draw()
+        texts = [text for text in figure.findobj(Text) if "mean over events" in text.get_text()]
+        edges = [text.get_window_extent() for text in texts]
+    assert len(edges) == 2 and all(edge.x1 <= figure.bbox.x1 and edge.x0 >= 0 for edge in edges)
+
+
 def test_what_holds_for_every_row_is_said_once(tmp_path: Path) -> None:
     both, own = "other corpus (mine, theirs tut2018)", "altered (width=0.1)"
     rows = [row(1, 0, split="validation", unlike=[both]), row(2, 1, split="validation", unlike=[both, own])]
@@ -190,6 +266,8 @@ def test_a_row_that_a_race_put_out_says_so_and_its_missing_seeds_are_not_awaited
                   races={"labels": {"dropped": drops[:1]}})  # fmt: skip
     said = paper_table.finding(still, paper_table.paper_table(still))
     assert said.status == "9 of 11 runs have ended. Everything below may change."
+    lost = study(tmp_path / "d", rows, {**scores, 2: (math.nan,)}, races={"labels": {"dropped": drops}})
+    assert paper_table.paper_table(lost).rows[2].verdict == "not comparable: no run finished"
     none = study(tmp_path / "c", rows[:2], {0: (70.0,), 1: (71.0,)}, races={"labels": {"dropped": []}})
     assert "none was clearly beaten" in paper_table.finding(none, paper_table.paper_table(none)).sure[1]
 

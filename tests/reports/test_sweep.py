@@ -94,7 +94,12 @@ def test_the_correlation_that_the_paper_quotes_stands_beside_that_of_scenes(tmp_
     found = data_sweep(studies, "hours")
     assert [line.quoted for line in found.lines] == [0.89, None]
     said = text(found).split("correlation of hours")
-    assert "(paper 0.89)" in said[1] and "(paper" not in said[2]
+    assert "(the paper's text: 0.89)" in said[1] and "paper" not in said[2]
+    with drawing.styled():
+        titles = [axes.get_title("left") for axes in draw_sweep(found, drawing.WIDE).axes]
+    assert titles[0].endswith(f"Pearson {found.lines[0].pearson:.2f} (the paper's text: 0.89)")
+    assert "Pearson" in titles[1] and "paper" not in titles[1]
+    assert "1 point: none; it takes 3" in text(data_sweep(studies[:1], "hours"))
     assert [line.quoted for line in table_sweep(study(tmp_path / "alone", quoted=quoted)).lines] == [
         None,
         None,

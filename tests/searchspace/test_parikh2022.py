@@ -25,6 +25,7 @@ def test_a_row_has_a_figure_only_where_the_text_says_one() -> None:
         ("fig5", "scenes alone", "scene_accuracy_macro"): 0.68,
     }
     assert all(row.spread is None for row in ROWS)
+    assert all((row.said == "text") == (row.value is not None) for row in ROWS)
 
 
 def test_rows_that_need_another_event_set_say_so() -> None:

@@ -1,18 +1,24 @@
 """Family bigru_mtl: the published shapes and counts, where reversals sit, what single tasks and fake labels
 train."""
 
+import copy
+import io
 import math
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from datasets.batch import Batch
 from datasets.labels import LabelSpace
 from datasets.mix import open_sources
+from datasets.shard_writer import Sample, write_split
+from datasets.shards import ClipLabels, make_index
 from datasets.source import Source
 from searchspace import tables
 from searchspace.papers.imoto2022 import METHODS, ROWS
@@ -25,6 +31,7 @@ from trainables.names import FRAME_F, direction, measured
 from trainables.parts.frontend import LogMel
 from trainables.printed import here
 from trainables.recipe import configure
+from trainables.request import refuse_unfit
 from trainables.run import Run
 
 TUT = LabelSpace(tuple("abcd"), tuple(f"event {i}" for i in range(25)))
@@ -265,12 +272,12 @@ def test_rows_are_the_papers_tables() -> None:
 
 
 def test_table_3_is_nine_trainings_and_table_4_needs_its_events(framed: Source) -> None:
-    index = framed.index
-    made = tables.plan(tables.rows_of(ROWS, "3"), {"width": 0.1}, here(index, "bigru_mtl", None, 2))
+    made = tables.plan(tables.rows_of(ROWS, "3"), {"width": 0.1}, here(framed, "bigru_mtl", None, 2))
     assert len(made.configurations) == 9 and all(row.trial is not None for row in made.rows)
 
     def plan_on(*events: str) -> tables.Plan:
-        other = replace(index, labels=LabelSpace(index.labels.scenes, events))
+        other = copy.copy(framed)
+        other.index = replace(framed.index, labels=LabelSpace(framed.index.labels.scenes, events))
         return tables.plan(tables.rows_of(ROWS, "4"), {}, here(other, "bigru_mtl", None, 2))
 
     measured_here = {row.published.metric for row in plan_on("car", "dishes").rows if row.trial is not None}
@@ -279,14 +286,74 @@ def test_table_3_is_nine_trainings_and_table_4_needs_its_events(framed: Source) 
         plan_on("car horn")
 
 
+def untimed_in(root: Path, split: str) -> Source:
+    """Three splits of two clips of 1 s, those of `split` without onsets and offsets."""
+    root.mkdir()
+    sound, splits = io.BytesIO(), {}
+    soundfile.write(sound, np.zeros(8000), 8000, format="WAV", subtype="PCM_16")
+    for name in ("train", "val", "test"):
+        strong = None if name == split else ((0.1, 0.4, "car"),)
+        labels = ClipLabels("park", ("car",), strong)
+        samples = [Sample(f"{name}{i}", sound.getvalue(), "wav", 8000, labels) for i in range(2)]
+        splits[name] = write_split(root, name, samples, 8000)
+    space = LabelSpace(("park", "tram"), ("car", "dishes"))
+    index = make_index(
+        root, splits, corpus="made", sample_rate=8000, channels=1, sample_type="int16", labels=space,
+        licence="", citation="",
+    )  # fmt: skip
+    index.save()
+    return open_sources(root, cache=None, frames=HOP)
+
+
+def test_events_in_time_need_onsets_and_offsets_in_the_split_they_are_measured_on(tmp_path: Path) -> None:
+    source = untimed_in(tmp_path / "a", "test")
+    made = tables.plan(tables.rows_of(ROWS, "3"), {"width": 0.1}, here(source, "bigru_mtl", None, 2))
+    needing = {row.published.metric for row in made.rows if "of the" in row.why}
+    assert needing == {"frame_f_micro", "frame_f_macro"} and len(made.configurations) == 8
+    assert all(
+        row.why.endswith("counts those that have ('strong')") for row in made.rows if row.trial is None
+    )
+    refuse_unfit(source, {}, test=True, columns=["val/frame_f_micro"])
+    source = untimed_in(tmp_path / "b", "val")
+    refuse_unfit(source, {}, test=True, columns=["val/scene_f_macro", "macs"])
+    for column in ("val/frame_f_micro", "val/segment_error_rate"):
+        with pytest.raises(
+            ValueError, match=rf"--objective {column}: none of the \d+ val clips of .*b.* has"
+        ):
+            refuse_unfit(source, {}, test=True, columns=["macs", column])
+
+
+@pytest.mark.parametrize(
+    "labels, column, says",
+    [
+        (LabelSpace((), ("car",)), "val/scene_accuracy", "has no scenes; take one of events"),
+        (LabelSpace((), ("car",)), "val/svm_accuracy", "has no scenes; take one of events"),
+        (LabelSpace(("park", "tram"), ()), "val/event_map", "has no event labels; take one of scenes"),
+    ],
+)
+def test_an_objective_needs_its_kind_of_labels(
+    framed: Source, labels: LabelSpace, column: str, says: str
+) -> None:
+    other = copy.copy(framed)
+    other.index = replace(framed.index, labels=labels)
+    with pytest.raises(ValueError, match=f"--objective {column}: .*{says}"):
+        refuse_unfit(other, {}, test=True, columns=[column])
+    made = tables.plan(tables.rows_of(ROWS, "3", "2,3"), {}, here(framed, "bigru_mtl", None, 2))
+    assert len(made.configurations) == 2
+    if not labels.scenes:
+        rows = tables.plan(tables.rows_of(ROWS, "3", "2,3"), {}, here(other, "bigru_mtl", None, 2)).rows
+        whys = {row.published.metric: row.why for row in rows if row.published.line == 3}
+        assert whys["scene_accuracy"] == "needs scenes, which these shards do not have"
+
+
 def test_what_the_paper_does_not_print_can_be_set_and_is_told(framed: Source) -> None:
     pins = {"lr": 0.003, "width": 0.1}
-    made = tables.plan(tables.rows_of(ROWS, "3"), pins, here(framed.index, "bigru_mtl", None, 2))
+    made = tables.plan(tables.rows_of(ROWS, "3"), pins, here(framed, "bigru_mtl", None, 2))
     assert all(one.values["lr"] == 0.003 for one in made.configurations)
     assert all("altered (lr=0.003)" in row.unlike for row in made.rows)
     for pins in ({"optimiser": "adam"}, {"lr": (0.1, 0.2)}):
         with pytest.raises(ValueError, match="leaves it out: it has (radam|0.0002)"):
-            tables.plan(tables.rows_of(ROWS, "3"), pins, here(framed.index, "bigru_mtl", None, 2))
+            tables.plan(tables.rows_of(ROWS, "3"), pins, here(framed, "bigru_mtl", None, 2))
 
 
 def test_a_run_that_goes_on_has_the_fake_labels_it_would_have_had(framed: Source, tmp_path: Path) -> None:
@@ -309,6 +376,7 @@ def same_numbers(a: dict[str, float], b: dict[str, float]) -> bool:
     [
         ({"reversal": "s1", "task": "scene"}, "reversal=s1 is for task=mtl, not for task=scene"),
         ({"fake": "events", "task": "events"}, "fake=events is for task=mtl, not for task=events"),
+        ({"w_scene": 0.0, "w_event": 0.0}, "w_scene=0 and w_event=0: nothing is trained"),
         ({"n_mels": 16}, "n_mels=16"),
         ({"w_scene": -1.0}, "w_scene=-1"),
         ({"reversal_strength": -0.5}, "reversal_strength=-0.5"),

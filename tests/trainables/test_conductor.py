@@ -13,9 +13,10 @@ import pytest
 from searchspace.methods import Asha
 from searchspace.study import Job, Ledger, open_storage, sqlite_url
 from trainables.cluster import trials_at_once
+from trainables.conductor import Conductor
 from trainables.failures import PREEMPTIONS, RETRIES, DiskFull
 from trainables.progress import Progress
-from trainables.trial import STOP, Conductor, Place, noted
+from trainables.trial import STOP, Place, noted
 from trainables.watch import STACKS
 
 GOAL = "val/scene_accuracy"

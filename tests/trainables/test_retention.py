@@ -9,8 +9,9 @@ from searchspace.methods import PRUNERS
 from searchspace.record import disk_use
 from searchspace.study import Job, Ledger, open_storage, sqlite_url
 from trainables import retention
+from trainables.conductor import Conductor
 from trainables.progress import Progress
-from trainables.trial import Conductor, Place
+from trainables.trial import Place
 
 
 def ledger(folder: Path, jobs: list[Job]) -> Ledger:

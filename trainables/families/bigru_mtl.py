@@ -22,6 +22,8 @@ Where the paper is silent, the reading is named here:
 - Fake labels (Eqs. 6, 7) are drawn once for a clip; `fake_redrawn` draws anew every epoch.
 - Learning rate, batch size and epochs are not given: searchspace/papers/imoto2022.py. The Leaky ReLU's slope
   neither: PyTorch's 0.01.
+- RAdam is `optimiser=radam`, which the published rows have and a search may choose; a run that sets nothing
+  has the project's Adam, as the released code.
 - The features' limits in Hz are not given: 0 and half the sampling rate, at most 22050.
 
 `variant=code` is the released network: ReLU, BiGRU 64, dropout .15 between the FC layers, and the scene
@@ -68,7 +70,7 @@ GRU = {"paper": 32, "code": 64}
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults are the paper's "Conventional MTL" (Tables 1 and 2).
+    """Defaults are the paper's "Conventional MTL" (Tables 1 and 2), but for the optimiser.
 
     task               mtl | scene (shared and scene layers alone) | events (shared and event layers alone)
     variant            paper (Table 1) | code (the released network)
@@ -106,6 +108,8 @@ class Config:
         check_range(self, "n_mels", LEAST_MELS)
         for name in ("w_scene", "w_event", "reversal_strength"):
             check_range(self, name, 0.0)
+        if self.task == "mtl" and self.w_scene == self.w_event == 0:
+            raise ValueError("w_scene=0 and w_event=0: nothing is trained; expected one of them above 0")
         if self.dropout is not None:
             check_range(self, "dropout", 0.0, 0.99)
         for name in ("time_mask", "freq_mask"):
