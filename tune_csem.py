@@ -35,7 +35,7 @@ from searchspace import record
 from searchspace import tables as paper_tables
 from searchspace.hold import hold
 from searchspace.methods import PRUNERS
-from searchspace.race import EVERYONE, Race
+from searchspace.race import Race
 from searchspace.study import (
     Ledger,
     Proposals,
@@ -141,7 +141,7 @@ def search(study: Path, request: Request) -> int:
         finalists = searching.best(budget.confirm)
 
         # Confirm: the best race over fresh seeds; the winner's further seeds alone ever see the test split
-        race = Race(finalists, budget.seeds, budget.seeds, request.seed, EVERYONE[request.race])
+        race = Race(finalists, budget.seeds, budget.seeds, request.seed, request.everyone())
         jobs = race.at_most(confirming.rows())
         with Progress("confirm", jobs, budget.epochs, already=confirming.finished()) as progress:
             room = Room(share, progress.say)
@@ -193,25 +193,33 @@ def rerun(study: Path, request: Request) -> int:
     }
     tables = record.Tables(study, lambda: [row for ledger in ledgers.values() for row in ledger.rows()])
 
-    with tables:  # Every row from the same seeds to its full length: nothing is stopped early or selected
+    with tables:  # Every row from the same seeds to its full length; a race may spare a beaten one the rest
         for source, ledger in ledgers.items():
             mine = [one for one in made.configurations if one.events == source]
             jobs = paper_tables.jobs(mine, budget.seeds, request.seed, budget.epochs)
-            ledger.plan(jobs)
 
             with Progress("table", len(jobs), budget.epochs, already=ledger.finished()) as progress:
+                ended = tables.refresh
+                if request.everyone():
+                    ledger.plan(jobs)
+                else:
+                    race = paper_tables.race(jobs, budget.seeds, request.seed)
+                    ended = confirm.follow(study, race, ledger, progress, ended, among=source)
                 run_phase(
                     ledger,
                     place_for(study, request, index, about, share.gpus, source),
                     progress,
                     room=Room(share, progress.say),
-                    ended=tables.refresh,
+                    ended=ended,
                     kept=retention.first_seeds,
                 )
 
     # Ours beside the paper's
     analyse_rows(study, made, functools.partial(opened, request))
-    record.write(study, about | {"status": "complete", "finished": now(), "disk": record.disk_use(study)})
+    record.write(
+        study,
+        record.read(study) | {"status": "complete", "finished": now(), "disk": record.disk_use(study)},
+    )
     done = collect.load(study)
     paper_table.write(done)
     page = reports.build(study)

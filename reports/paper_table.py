@@ -42,6 +42,8 @@ class Beside(NamedTuple):
     verdict      "reproduced" | "better" | "worse" | "not comparable: …"; "" while nothing has finished
     difference   of the means, ours less theirs, with a 95 % interval where the paper's ± is known
     lost         runs not in the mean, by state
+    out          where the rows were raced and it is out: after how many seeds, and `by` which trial (None: it
+                 diverged)
     """
 
     row: Mapping[str, Any]
@@ -51,6 +53,7 @@ class Beside(NamedTuple):
     low: float
     high: float
     lost: Mapping[str, int]
+    out: Mapping[str, Any] | None = None
 
 
 class Pair(NamedTuple):
@@ -96,7 +99,7 @@ def _beside(study: Study, row: Mapping[str, Any], runs: pd.DataFrame, done: pd.D
     ours = summarise(list(_figures(study, done, trial, row).values()))
     states = runs[runs["trial"] == trial]["state"].value_counts()
     lost = {str(state): int(count) for state, count in states.items() if state != "COMPLETE"}
-    found = judge(ours, row)
+    found, out = judge(ours, row), _dropped(study).get(trial)
     difference = ours.mean - paper_value(row)
     word = found.word
     if row["unlike"]:
@@ -104,8 +107,15 @@ def _beside(study: Study, row: Mapping[str, Any], runs: pd.DataFrame, done: pd.D
     elif ours.n == 1:
         word = f"{NOT_COMPARABLE}ours is one run, a comparison needs 2"
     if not ours.n:
-        word = _nothing(row, (done["trial"] == trial).any(), lost, int(study.record.get("seeds", 0)))
-    return Beside(row, ours, word, difference, found.low, found.high, lost)
+        due = int(out["after"] if out else study.record.get("seeds", 0))
+        word = _nothing(row, (done["trial"] == trial).any(), lost, due)
+    return Beside(row, ours, word, difference, found.low, found.high, lost, out)
+
+
+def _dropped(study: Study) -> dict[int, Mapping[str, Any]]:
+    """{trial: its drop} of the table's races, one for each source of event labels (searchspace/race.py)."""
+    races = study.record.get("races", {})
+    return {int(drop["trial"]): drop for race in races.values() for drop in race["dropped"]}
 
 
 def _nothing(row: Mapping[str, Any], finished: bool, lost: Mapping[str, int], seeds: int) -> str:
@@ -195,15 +205,16 @@ def finding(study: Study, found: PaperTable) -> Finding:
         headline += f", {rest} not comparable"
     ran = f"{units.plural(len(found.run), 'row')} of {len(found.rows)} trained"
     meaning = f"{ran}, {units.plural(found.seeds, 'seed')} each; mean ± standard deviation over the seeds."
-    runs = study.runs[study.runs["phase"] == "table"]
-    planned = len({one.row["trial"] for one in found.run}) * found.seeds
-    ended = int((runs["state"] != "RUNNING").sum())
+    ended, planned = _progress(study, found)
     status = "" if ended >= planned else f"{ended} of {planned} runs have ended. Everything below may change."
     tested = any(one.row["split"] == "test" for one in found.run)
     split = "read once after each run's last epoch" if tested else "not read"
+    raced = "races" in study.record
     sure = [
-        f"The rows are fixed: nothing was proposed, stopped early or selected. The test split was {split}."
+        f"The rows are fixed: nothing was proposed{'' if raced else ', stopped early'} or selected. The test "
+        f"split was {split}."
     ]
+    sure += _raced(found) if raced else []
     if everywhere := differs_everywhere(found):
         sure.insert(0, f"Ours differs from the paper's in every row: {', '.join(everywhere)}.")
     if any(one.row.get("said") for one in found.rows):
@@ -212,6 +223,31 @@ def finding(study: Study, found: PaperTable) -> Finding:
         text = ", ".join(f"{count} {LOST[state]}" for state, count in lost.items() if count)
         sure += [f"Runs not in the means: {text}."] if text else []
     return Finding(status, headline, meaning, tuple(sure))
+
+
+def _progress(study: Study, found: PaperTable) -> tuple[int, int]:
+    """(runs that have ended, runs that there will be) of the rows' trainings."""
+    runs = study.runs[study.runs["phase"] == "table"]
+    ended = runs[runs["state"] != "RUNNING"]["trial"].value_counts()
+    due = {one.row["trial"]: int(one.out["after"]) if one.out else found.seeds for one in found.run}
+    return sum(min(int(ended.get(trial, 0)), due[trial]) for trial in due), sum(due.values())
+
+
+def _raced(found: PaperTable) -> list[str]:
+    """Which rows a race spared the rest of their seeds, and what that does to their figures."""
+    lines = {one.row["trial"]: row_label(one.row, [one.row]) for one in reversed(found.run)}
+    out = {one.row["trial"]: one.out for one in found.run if one.out}
+    if not out:
+        return ["The rows were raced on the validation split; none was clearly beaten."]
+    said = [
+        f"{lines[trial]} after {units.plural(int(drop['after']), 'seed')} "
+        + ("(diverged)" if drop["by"] is None else f"(beaten by {lines[drop['by']]})")
+        for trial, drop in out.items()
+    ]
+    return [
+        f"The rows were raced on the validation split. Out, without further seeds: {'; '.join(said)}. Their "
+        "means come from the seeds that put them out, so are if anything too low, and so are their p-values."
+    ]
 
 
 def about_spread(found: PaperTable) -> str:
@@ -270,7 +306,7 @@ def beside_table(found: PaperTable) -> Table:
                 row_label(one.row, shown),
                 printed(one.row),
                 mean_sd(one.ours.mean, one.ours.sd, on),
-                str(one.ours.n) + _missing(one.lost),
+                str(one.ours.n) + _missing(one.lost, out=one.out is not None),
                 _verdict(one, everywhere),
                 difference + (f" ({span})" if span != units.NONE else ""),
                 units.mean_interval(one.ours.low, one.ours.high, on),
@@ -280,8 +316,9 @@ def beside_table(found: PaperTable) -> Table:
     return Table(columns, tuple(rows), frozenset({1, 2, 3, 5, 6}))
 
 
-def _missing(lost: Mapping[str, int]) -> str:
-    return f" ({', '.join(f'{n} {LOST.get(s, s.lower())}' for s, n in lost.items())})" if lost else ""
+def _missing(lost: Mapping[str, int], *, out: bool) -> str:
+    said = [f"{n} {LOST.get(s, s.lower())}" for s, n in lost.items()] + ["out"] * out
+    return f" ({', '.join(said)})" if said else ""
 
 
 def knob_table(study: Study, found: PaperTable) -> Table:
@@ -343,6 +380,7 @@ def write(study: Study) -> None:
                 "ours": {**one.ours._asdict(), "values": list(one.ours.values)},
                 **{name: getattr(one, name) for name in ("verdict", "difference", "low", "high")},
                 "lost": dict(one.lost),
+                "out": one.out and dict(one.out),
             }
             for one in found.rows
         ],

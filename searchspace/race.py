@@ -82,8 +82,10 @@ class Standing(NamedTuple):
 class Race:
     """A race between `finalists` (search runs, best first) over at most `seeds` seeds each.
 
-    `headline` is how many further seeds the winner gets. With `everyone`, nobody is spared: every finalist
-    runs every seed, the further ones too, and what is decided is the same.
+    `headline` is how many further seeds the winner gets; with 0 all that are in at the end run every seed,
+    even one that is left alone. With `everyone`, nobody is spared: every finalist runs every seed, the
+    further ones too, and what is decided is the same. Runs are of `phase`, and tested where their finalist
+    is, or with a further seed.
     """
 
     finalists: Sequence[Job]
@@ -91,6 +93,7 @@ class Race:
     headline: int
     study_seed: int
     everyone: bool = False
+    phase: str = "confirm"
 
     @property
     def looks(self) -> range:
@@ -138,7 +141,9 @@ class Race:
         everyone = [job.trial for job in self.finalists]
         racing = everyone if self.everyone else list(standing.alive)
         ahead = self.seeds if self.everyone else min(self.seeds, max(FIRST_LOOK, standing.rounds + 2))
-        wanted = [] if standing.over and not self.everyone else [*range(1, ahead + 1)]
+        ahead = ahead if self.headline or not standing.over else self.seeds
+        decided = standing.over and self.headline and not self.everyone
+        wanted = [] if decided else [*range(1, ahead + 1)]
         found = self._first(racing, wanted, started)
         if not found and (standing.over or self.everyone):
             racing = everyone if self.everyone else list(standing.alive[:1])
@@ -154,9 +159,9 @@ class Race:
         standing, finalists = self.standing(rows), len(self.finalists)
         if self.everyone:
             return finalists * (self.seeds + self.headline)
-        rounds = 0 if finalists == 1 else self.seeds
+        rounds = 0 if finalists == 1 and self.headline else self.seeds
         known = {(row["trial"], row["repeat"]) for row in rows}
-        if not standing.over:
+        if not (standing.over and self.headline):
             known |= {(trial, n) for trial in standing.alive for n in range(1, rounds + 1)}
         headline = self.headline if finalists and (standing.alive or not standing.over) else 0
         return len([1 for _, n in known if n <= self.seeds]) + headline
@@ -193,13 +198,13 @@ class Race:
             number=-1,
             trial=finalist.trial,
             repeat=repeat,
-            phase="confirm",
+            phase=self.phase,
             values=finalist.values,
             seed=seed_for(self.study_seed, {}, repeat),  # the same for every configuration: they are paired
             epochs=finalist.epochs,
             folder=run_folder(finalist.trial, repeat),
             origin=finalist.origin,
-            test=repeat in self.headline_repeats,
+            test=finalist.test or repeat in self.headline_repeats,
         )
 
     def _look(self, runs: Mapping[tuple[int, int], Row], alive: list[int], seeds: int) -> list[Drop]:

@@ -1,6 +1,7 @@
 """A paper's table run again: which of its rows can be trained here, as what, and from which seeds.
 
-The rows are fixed: nothing is proposed, stopped early or chosen. Rows that print several figures of one
+The rows are fixed: nothing is proposed, stopped early or chosen; raced, a row that another one clearly beats
+on the validation split gets no more seeds. Rows that print several figures of one
 training (a scene and an event metric, say) share a configuration. Repeat r of every configuration has the
 same seed, so that rows are compared seed by seed. Every row either has a trial or says why not, and a row
 that runs but differs from the paper's (fewer epochs, no pretrained weights, other data …) says so: its
@@ -16,12 +17,14 @@ from typing import Any
 
 from searchspace.pins import agrees
 from searchspace.published import Published
+from searchspace.race import Race
 from searchspace.study import Job, run_folder, seed_for
 
 PHASE = "table"
 AUDIOSET_CLASSES = 527
 CORRELATION = "pearson_"  # … of the size named after it with scene accuracy
-SAME_TRAINING = ("precision", "activation_checkpointing", "pretrained", "accept_mismatch")
+START = ("pretrained", "accept_mismatch")
+SAME_TRAINING = ("precision", "activation_checkpointing", *START)
 NUMERALS = {"I": 1, "V": 5, "X": 10}
 
 
@@ -134,6 +137,7 @@ def _lines(text: str, there: Sequence[int]) -> list[int]:
 
 def plan(rows: Sequence[Published], pins: Mapping[str, Any], here: Here) -> Plan:
     """What to train for `rows`. `pins` set knobs the rows leave open; rows they contradict are not run.
+    Weights to start from are for the rows that are printed with some, where any is.
 
     Raises ValueError when no row is left, with the reasons, and for a choice of values where rows have none.
     """
@@ -142,7 +146,10 @@ def plan(rows: Sequence[Published], pins: Mapping[str, Any], here: Here) -> Plan
             raise ValueError(f"--set {name}={','.join(map(str, pin))}: with --table one value, for its rows")
     planned: list[Row] = []
     configurations: list[Configuration] = []
+    from_scratch = {name: pin for name, pin in pins.items() if name not in START}
+    asked, some = pins, any(row.pretrained for row in rows)
     for row in rows:
+        pins = from_scratch if some and not row.pretrained else asked
         source, unlike, why = _events(row, here)
         why = why or row.needs or here.unmeasured(row.metric, row.split)
         why = why or _elsewhere(row, rows, here) or _contradiction(row, pins)
@@ -184,6 +191,13 @@ def jobs(configurations: Iterable[Configuration], seeds: int, study_seed: int, e
         for repeat in range(1, seeds + 1)
         for one in found
     ]
+
+
+def race(jobs: Sequence[Job], seeds: int, study_seed: int) -> Race:
+    """The same runs as a race between configurations: one that another clearly beats on validation gets no
+    more of its seeds; the others get all."""
+    first = [job for job in jobs if job.repeat == 1]
+    return Race(first, seeds, headline=0, study_seed=study_seed, phase=PHASE)
 
 
 def as_record(made: Plan, baseline: int, published: Iterable[Published] = ()) -> dict[str, Any]:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from test_tune import ROOT, command, environment, tune, wait_for
 
+from searchspace import record
+from searchspace import tables as paper_tables
+from searchspace.methods import PRUNERS
+from searchspace.study import Job, Ledger, open_storage, sqlite_url
+from searchspace.tables import Configuration
+from trainables import confirm
+from trainables.progress import Progress
 from trainables.request import Request, begin
 
 SMALL = ["--set", "width=0.05", "--no-dashboard"]
@@ -62,6 +70,7 @@ def test_a_table_run_is_taken_up_again_and_stands_beside_the_papers(
     ("asked", "message"),
     [
         ({"table": "VII", "sampler": "random"}, "--sampler random: with --table nothing is searched"),
+        ({"table": "VII", "race": "all"}, "race 'all' is not known; known: drop, full"),
         ({"baseline": 0}, "--baseline 0: only with --table"),
         ({"table": "XX"}, "--table XX: Hou et al. 2023 has no such table; known: I, II, III, IV, V"),
         ({"table": "VII", "trials": 5}, "--trials 5: with --table nothing is searched or selected"),
@@ -103,6 +112,39 @@ def test_a_table_is_as_long_and_as_often_as_the_papers() -> None:
     assert Request(family="bigru_mtl", table="3,4").budget() == (0, 300, 0, 10)
     assert Request().budget() == (16, 9, 3, 3)
     assert Request(trials=4, confirm=0).budget() == (4, 9, 0, 3)
+
+
+def test_a_table_gives_every_row_its_seeds_unless_it_is_raced() -> None:
+    assert Request(table="VII").everyone() and Request(table="VII", race="full").everyone()
+    assert not Request(table="VII", race="drop").everyone()
+    assert not Request().everyone() and Request(race="full").everyone()
+
+
+def test_a_raced_table_spares_a_beaten_row_its_seeds_and_says_so_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    record.create(tmp_path / "s", {"format": 1, "status": "running", "races": {"tags": {"dropped": []}}})
+    made = [Configuration(trial, {"lr": 0.1 + trial}, "labels", trial == 1, "") for trial in range(2)]
+    jobs = paper_tables.jobs(made, seeds=6, study_seed=3, epochs=1)
+    ledger = Ledger(open_storage(sqlite_url(tmp_path / "s" / "study.db")), "table", pruner=PRUNERS["none"])
+    race = paper_tables.race(jobs, 6, 3)
+    with Progress("table", len(jobs), 1) as progress:
+        after = confirm.follow(tmp_path / "s", race, ledger, progress, lambda: None, among="labels")
+        run: list[Job] = []
+        while job := ledger.next_job():
+            run.append(job)
+            ledger.report(job, 1, 0.5 + 0.4 * job.trial + 0.001 * (job.seed % (5 + job.trial)))
+            ledger.finish(job, "COMPLETE")
+            after()
+        assert progress.jobs == len(run)
+    planned = {(job.trial, job.repeat): job for job in jobs}
+    for job in run:  # the same runs, but fewer of them
+        assert replace(job, number=-1) == planned[job.trial, job.repeat]
+    assert sum(job.trial == 1 for job in run) == 6 and sum(job.trial == 0 for job in run) == 3
+    races = record.read(tmp_path / "s")["races"]
+    assert races.keys() == {"tags", "labels"}
+    assert [(drop["trial"], drop["after"], drop["by"]) for drop in races["labels"]["dropped"]] == [(0, 3, 1)]
+    assert capsys.readouterr().out.count("trial 0 is out") == 1
 
 
 @pytest.mark.slow

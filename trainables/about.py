@@ -130,9 +130,11 @@ def list_refused(study: Path, refused: Sequence[Mapping[str, Any]]) -> None:
 def print_rows(about: dict[str, Any]) -> None:
     table = about["table"]
     running = [row["trial"] for row in table["rows"] if row["trial"] is not None]
+    raced = about["request"].get("race") == "drop"
     print(
         f"table    {table['name']} of {table['paper']}: {len(running)} of {len(table['rows'])} rows are "
-        f"{len(set(running))} configurations x {about['seeds']} seeds x {about['epochs']} epochs, "
+        f"{len(set(running))} configurations x {'up to ' * raced}{about['seeds']} seeds x "
+        f"{about['epochs']} epochs, "
         f"{about['concurrent']} at a time"
     )
     left = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from searchspace import record
 from searchspace.race import Race
@@ -12,11 +13,26 @@ from trainables.progress import Progress
 
 
 def follow(
-    study: Path, race: Race, ledger: Ledger, progress: Progress, ended: Callable[[], None]
+    study: Path,
+    race: Race,
+    ledger: Ledger,
+    progress: Progress,
+    ended: Callable[[], None],
+    *,
+    among: str = "",
 ) -> Callable[[], None]:
-    """Let the race decide which runs `ledger` hands out; gives what is to be called after each of them."""
+    """Let the race decide which runs `ledger` hands out; gives what is to be called after each of them.
+
+    study.json holds it as "race"; of several (a table's, one for each source of event labels) as
+    "races"[among].
+    """
     ledger.more = race.next_jobs
     known = {drop.trial for drop in race.standing(ledger.rows()).dropped}
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        about, found = record.read(study), race.as_record(rows)
+        races = {"races": about.get("races", {}) | {among: found}} if among else {"race": found}
+        record.write(study, about | races)
 
     def after_a_run() -> None:
         ended()
@@ -26,8 +42,8 @@ def follow(
             if drop.trial not in known:
                 known.add(drop.trial)
                 progress.say(f"trial {drop.trial} is out: {drop.reason}")
-        record.write(study, record.read(study) | {"race": race.as_record(rows)})
+        keep(rows)
 
     if race.finalists:
-        record.write(study, record.read(study) | {"race": race.as_record(ledger.rows())})
+        keep(ledger.rows())
     return after_a_run

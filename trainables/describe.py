@@ -118,7 +118,13 @@ def count_macs(model: nn.Module, features: tuple[int, ...]) -> dict[str, int]:
     with counter, torch.no_grad():
         FromFeatures(model.eval())(torch.empty(features, device="meta"))
     by_module = {name: sum(kinds.values()) // 2 for name, kinds in counter.get_flop_counts().items()}
-    parts = {name: by_module.get(f"FromFeatures.model.{name}", 0) for name, _ in model.named_children()}
+
+    def of(name: str, part: nn.Module) -> int:
+        if name in by_module or not isinstance(part, nn.ModuleList | nn.ModuleDict):
+            return by_module.get(name, 0)
+        return sum(of(f"{name}.{own}", one) for own, one in part.named_children())  # a list is never called
+
+    parts = {name: of(f"FromFeatures.model.{name}", part) for name, part in model.named_children()}
     return parts | {"": by_module["Global"]}
 
 

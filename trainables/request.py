@@ -89,9 +89,9 @@ class Request:
     seeds: int | None = None
     """Seeds of each of those at most, and as many further ones for the winner, which are tested; 3 by
     default; with --table seeds of every row, 10 by default."""
-    race: str = "drop"
-    """drop: a configuration that another one clearly beats gets no more seeds; full: all get all, and the
-    further, tested ones too."""
+    race: str | None = None
+    """drop: a configuration that another one clearly beats on the validation split gets no more seeds; full:
+    all get all, and the further, tested ones too. drop by default, with --table full."""
     table: str | None = None
     """Instead of a search: train the rows of this table of the family's paper, e.g. VII, as printed."""
     rows: str = ""
@@ -158,6 +158,10 @@ class Request:
             raise ValueError(f"--confirm {self.confirm}: expected 0 or more")
         asked = {name: getattr(self, name) for name in Budget._fields if getattr(self, name) is not None}
         return usual._replace(**asked)
+
+    def everyone(self) -> bool:
+        """Whether a configuration that another one clearly beats gets its seeds all the same."""
+        return choose("race", self.race or ("drop" if self.table is None else "full"), EVERYONE)
 
     def printed(self) -> list[Published]:
         """The rows of --table that are asked for."""
@@ -236,7 +240,7 @@ def begin(request: Request) -> tuple[Path, Request]:
     if share is not None and (share < 0 or (share > 1 and share != int(share))):
         raise ValueError(f"--gpus-per-trial {share:g}: expected 0, a share of one GPU, or whole GPUs")
     request.families(), choose("sampler", request.sampler, SAMPLERS)
-    choose("race", request.race, EVERYONE)
+    request.everyone()
     refuse_table_options(request)
     request.goals(), request.limits(), request.spending(), request.method()
     if not 0 <= request.prior <= 1:
@@ -354,7 +358,6 @@ def refuse_table_options(request: Request) -> None:
     search_only = (
         "trials",
         "confirm",
-        "race",
         "sampler",
         "pruner",
         "objective",

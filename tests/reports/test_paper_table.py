@@ -246,6 +246,32 @@ def test_the_file_holds_every_row_and_no_nan(tmp_path: Path) -> None:
     assert "Table III of Hou 2023" in text and "an ensemble" in text and "p after Holm" in text
 
 
+def test_a_row_that_a_race_put_out_says_so_and_its_missing_seeds_are_not_awaited(tmp_path: Path) -> None:
+    scores = {0: (70.0, 71.0, 70.5), 1: (80.0, 81.0, 81.5, 80.5), 2: (60.0,)}
+    drops = [
+        {"trial": 0, "after": 3, "by": 1, "reason": ""},
+        {"trial": 2, "after": 1, "by": None, "reason": "diverged"},
+    ]
+    rows = [row(1, 0, 0.7), row(2, 1, 0.8), row(3, 2, 0.6)]
+    one = study(tmp_path, rows, scores, races={"tags>0.1": {"dropped": drops}})
+    found = paper_table.paper_table(one)
+    assert [line[3] for line in paper_table.beside_table(found).rows] == ["3 (out)", "4", "1 (out)"]
+    said = paper_table.finding(one, found)
+    assert said.status == "" and "stopped early" not in said.sure[0]
+    assert "#1 row 1 after 3 seeds (beaten by #2 row 2); #3 row 3 after 1 seed (diverged)" in said.sure[1]
+    paper_table.write(one)
+    kept = json.loads((one.folder / "table.json").read_text())["rows"]
+    assert [found["out"] and found["out"]["by"] for found in kept] == [1, None, None]
+    still = study(tmp_path / "b", rows, {**scores, 1: (80.0, 81.0), 2: (60.0, 61.0, 60.0, 60.5)},
+                  races={"labels": {"dropped": drops[:1]}})  # fmt: skip
+    said = paper_table.finding(still, paper_table.paper_table(still))
+    assert said.status == "9 of 11 runs have ended. Everything below may change."
+    lost = study(tmp_path / "d", rows, {**scores, 2: (math.nan,)}, races={"labels": {"dropped": drops}})
+    assert paper_table.paper_table(lost).rows[2].verdict == "not comparable: no run finished"
+    none = study(tmp_path / "c", rows[:2], {0: (70.0,), 1: (71.0,)}, races={"labels": {"dropped": []}})
+    assert "none was clearly beaten" in paper_table.finding(none, paper_table.paper_table(none)).sure[1]
+
+
 def test_what_an_analysis_found_of_a_trained_model_stands_beside_table_10(tmp_path: Path) -> None:
     figures = {"spread": None, "spread_kind": "unknown"}
     rows = [

@@ -116,6 +116,16 @@ def test_what_sets_a_training_apart_from_the_papers_is_named() -> None:
     assert unlike(row(1), asked_events="tags") == ("other event labels (tags, theirs labels)",)
 
 
+def test_weights_to_start_from_are_for_the_rows_printed_with_some() -> None:
+    """Table II of Hou et al.: its first lines are without pretraining."""
+    rows = [row(1), row(2), row(3, values=row(1).values, pretrained="AudioSet")]
+    made = tables.plan(rows, {"pretrained": "ast.safetensors", "width": 1.0}, here())
+    starts = [
+        made.configurations[one.trial].values["pretrained"] for one in made.rows if one.trial is not None
+    ]
+    assert starts == ["", "", "ast.safetensors"] and all(one.unlike == () for one in made.rows)
+
+
 def test_rows_that_are_not_run_say_why() -> None:
     def why(published: Published, pins: Mapping[str, Any] | None = None, **changes: Any) -> str:
         found = tables.plan([row(9), published], pins or {}, here(**changes)).rows[1]

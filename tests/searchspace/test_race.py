@@ -8,6 +8,7 @@ import math
 import random
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,32 @@ def test_the_papers_own_runs() -> None:
     for fewer in range(3, drop.after):
         assert stats.ttest_rel(CSEM[:fewer], MLHE[:fewer]).pvalue > one.level(fewer)
     assert drop.reason.startswith("1.5510 below trial 1 over 10 seeds, paired t-test p = 0.0026 <= 0.025")
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_race_without_a_headline_gives_all_that_are_left_every_seed(ahead: int) -> None:
+    """A table's rows: no winner is tested further, and the last one standing still needs its figure."""
+    levels, rng = {0: 0.0, 1: 9.0, 2: 9.4}, np.random.default_rng(0)
+    for trials, expected in (((0, 1, 2), {0}), ((0, 2), {0}), ((0,), set())):
+        first = [replace(finalist(t), test=t == 0, phase="table") for t in trials]
+        one = Race(first, 6, headline=0, study_seed=7, phase="table")
+        rows: list[dict[str, Any]] = []
+        assert one.at_most() == 6 * len(trials)
+        while jobs := one.next_jobs(rows):
+            (job,) = jobs
+            assert (job.phase, job.test, job.seed) == ("table", job.trial == 0, seed_for(7, {}, job.repeat))
+            rows.append(row(job.trial, job.repeat, rng.normal(levels[job.trial], 0.05), "RUNNING"))
+            under_way = [r for r in rows if r["state"] == "RUNNING"]
+            if len(under_way) >= ahead:
+                under_way[0]["state"] = "COMPLETE"
+            assert len(rows) < 40
+        for r in rows:
+            r["state"] = "COMPLETE"
+        counts = {t: sum(r["trial"] == t for r in rows) for t in trials}
+        dropped = {drop.trial for drop in one.standing(rows).dropped}
+        assert expected <= dropped and all(counts[t] == 6 for t in trials if t not in dropped)
+        assert all(counts[t] < 6 for t in expected)
+        assert one.at_most(rows) == len(rows)
 
 
 def test_the_order_in_which_runs_end_decides_nothing() -> None:

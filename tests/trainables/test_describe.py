@@ -32,6 +32,17 @@ def test_json_of_csem_ast_for_ten_seconds_of_the_corpus_s_own_rate(capsys: pytes
     assert "shorter than one window, 0.025 s" in capsys.readouterr().err
 
 
+def test_macs_of_ergl_s_graph_stand_in_its_own_lines() -> None:
+    n, d, width = 25, 10, 64
+    parts = describe("ergl", {}, LABELS, AudioFormat(32000, 1, 320000))["parts"]
+    projections, tokens = width * (width // 2 + width // 2 + width), n * d
+    seen_by_all, seen_by_pairs = tokens**2 * (width // 2 + width), tokens**2 * width // 2 + n * n * d * width
+    assert parts["edges"]["macs"] == 2 * tokens * projections + seen_by_all + seen_by_pairs
+    gates = n * n * width
+    assert parts["graph"]["macs"] == 2 * (n * 4 * width**2 + n * n * width**2 + gates)
+    assert parts["nodes"]["macs"] == d * 2048 * n * width
+
+
 def test_table_names_knobs_from_either_form_and_the_clip(capsys: pytest.CaptureFixture) -> None:
     arguments = ["csem", "--set", "backbone=tinycnn", "framework=scene_only", "--set", "lr=0.01"]
     assert (

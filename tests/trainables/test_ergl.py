@@ -1,14 +1,18 @@
 """ERGL: which events become nodes, how its sizes grow, what it refuses."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from datasets.batch import Batch
 from datasets.labels import LabelSpace
+from datasets.source import Source
 from trainables import losses
 from trainables.contract import AudioFormat
 from trainables.families.ergl import Config, build, top_events
 from trainables.metrics import Scores
+from trainables.run import Run
 
 LABELS = LabelSpace(("bus", "park"), tuple(f"event {i}" for i in range(12)))
 AUDIO = AudioFormat(16000, 1, 16000)
@@ -52,6 +56,26 @@ def test_terms_and_metrics_see_the_chosen_columns_only() -> None:
     scores.add(output, batch)
     assert scores.arrays()["events"].shape == (3, 5)
     assert torch.equal(torch.from_numpy(scores.arrays()["events"]), events[:, columns])
+
+
+def test_a_run_takes_the_events_of_its_training_clips_alone(source: Source) -> None:
+    class OnlyTraining:
+        index, steps = source.index, source.steps
+        train_batches = staticmethod(source.train_batches)
+
+        def eval_batches(self, split: str, *args: object, **options: object) -> Iterator[Batch]:
+            assert split == "train", f"the {split} split was read before training"
+            return source.eval_batches(split, *args, **options)
+
+    values = {"width": 0.05, "n_events": 5, "node_width": 8, "n_mels": 32}
+    run = Run("ergl", values, OnlyTraining(), seed=1, epochs=1)
+    mass = [0.0] * len(source.index.labels.events)
+    for batch in source.eval_batches("train", 7):
+        for clip in range(len(batch)):
+            for event in range(len(mass)):
+                mass[event] += float(batch.events[clip, event] * batch.event_known[clip, event])
+    expected = sorted(range(len(mass)), key=lambda column: (-mass[column], column))[:5]
+    assert run.model.columns.tolist() == expected != list(range(5))
 
 
 def test_the_choice_of_events_is_saved_with_the_model() -> None:

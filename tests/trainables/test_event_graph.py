@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from trainables.memory import kept_for_backward
 from trainables.parts.event_graph import ChannelEdges, ConstantEdges, GatedGraphConvolution, TimeEdges
 
 BATCH, NODES, STEPS, WIDTH = 2, 4, 3, 8
@@ -148,6 +150,35 @@ def test_a_layer_of_64_has_the_published_21056_parameters() -> None:
     # The last layer's edges are read by nobody: no normalisation for them.
     last = GatedGraphConvolution(64, 0.0, edges_out=False)
     assert sum(p.numel() for p in last.parameters()) == 21_056 - 128
+
+
+class Graph(nn.Module):
+    """Learned edges and two layers, entered as a model is."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.edges = kind(64, 1)
+        self.layers = nn.ModuleList(GatedGraphConvolution(64, 0.0, edges_out=last) for last in (True, False))
+
+    def from_features(self, tokens: Tensor) -> Tensor:
+        nodes = tokens.squeeze(-1) if tokens.shape[-1] == 1 else tokens.mean(2)
+        edges = self.edges(tokens)
+        for layer in self.layers:
+            nodes, edges = layer(nodes, edges)
+        return nodes
+
+
+@pytest.mark.parametrize(("kind", "tokens"), [(TimeEdges, (10, 64)), (ChannelEdges, (64, 1))])
+def test_memory_grows_no_faster_than_the_edges(kind: type[nn.Module], tokens: tuple[int, int]) -> None:
+    """n² edges of 64 floats. ME-GraphAU's order of work, n² copies of both ends' 10 tokens and of their
+    query, key and value, would keep 40 times that before a graph layer."""
+    with FakeTensorMode():
+        kept = {
+            n: kept_for_backward(Graph(kind).train(), torch.empty(1, n, *tokens)) for n in (100, 200, 400)
+        }
+    assert kept[200] <= 4 * kept[100] and kept[400] <= 4 * kept[200]
+    assert kept[400] < 2e9 / 2  # half of the 2 GB of a step; the backward pass makes as much again
+    assert kept[400] < 16 * 400**2 * 64 * 4
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
