@@ -261,8 +261,9 @@ def _numbers(path: Path) -> Runs:
     return Runs(path.stem, "", values, (), "", 0)
 
 
-def of_study(study: collect.Study, metric: str, trial: int | None) -> Runs:
-    """The confirmed full-length runs of a trial, of the best one for None.
+def of_study(study: collect.Study, metric: str, trial: int | None, *, further: bool = True) -> Runs:
+    """The confirmed full-length runs of a trial, of the best one for None; without the `further` seeds that
+    the winner of a race has, those of the race alone.
 
     Raises CompareError when there are none or they lack the metric.
     """
@@ -272,6 +273,9 @@ def of_study(study: collect.Study, metric: str, trial: int | None) -> Runs:
             raise CompareError(f"{study.folder}: no configuration is confirmed, there is nothing to compare")
         trial = ranking.best.trial
     runs = study.runs[(study.runs["phase"] == "confirm") & (study.runs["trial"] == trial)]
+    race = study.record.get("race")
+    if race and not further:
+        runs = runs[~runs["repeat"].isin(race["headline"])]
     runs = usable(runs, study.epochs)
     if runs.empty:
         confirmed = ", ".join(str(s.trial) for s in ranking.standings) or "none"

@@ -92,9 +92,12 @@ def _best(result: Ranking) -> Standing:
 
 
 def _test(first: Study, other: Study) -> Comparison:
-    """Paired where both ran with the same seeds, else Welch's; NaN where a side has a single run."""
+    """On the seeds that each was chosen by: paired where both ran with the same, else Welch's; NaN where a
+    side has a single run."""
     try:
-        ours, theirs = (compare.of_study(study, study.metric, None) for study in (first, other))
+        ours, theirs = (
+            compare.of_study(study, study.metric, None, further=False) for study in (first, other)
+        )
         return compare.outcome(ours, theirs).found
     except compare.CompareError:
         return Comparison("", math.nan, math.nan, math.nan, math.nan, math.nan, math.nan)

@@ -11,7 +11,7 @@ import pytest
 import study_folders as folders
 from scipy import stats
 
-from reports import collect, findings, race, statistics, tables
+from reports import collect, comparison, findings, race, statistics, tables
 from reports.__main__ import summary
 from searchspace.race import Race
 from searchspace.study import Job
@@ -142,3 +142,16 @@ def test_the_interval_with_the_choice_of_clips_covers_what_it_says() -> None:
     seeds_only = statistics.summarise([0.80, 0.81, 0.79])
     wide = statistics.with_clips(seeds_only, 10**9)
     assert wide == (pytest.approx(seeds_only.low, abs=1e-4), pytest.approx(seeds_only.high, abs=1e-4))
+
+
+def test_studies_are_compared_on_the_seeds_of_the_race_alone(tmp_path: Path, scores: np.ndarray) -> None:
+    one, _, rows = raced(tmp_path / "one", scores)
+    seeds = [row["seed"] for row in rows if row["trial"] == 1][:5]
+    others = [0.80, 0.81, 0.79, 0.82, 0.80]
+    runs = [folders.run(3, 0.82)]
+    runs += [folders.run(3, s, repeat=i, seed=seed) for i, (s, seed) in enumerate(zip(others, seeds), 1)]
+    found = comparison.contest([one, collect.load(folders.write(tmp_path / "two", runs, name="two"))])
+    first, second = found.contestants
+    assert first.study is one and first.best.headline.n == 5 and second.against is not None
+    assert second.against.test == "paired"
+    assert second.p == pytest.approx(stats.ttest_rel(scores[1, :5], others).pvalue)
