@@ -54,7 +54,7 @@ def draw_panels(info: Panels, width: float) -> Figure:
         grid(one, "x")
         one.spines["left"].set_visible(False)
         for place, row in enumerate(panel.rows):
-            _draw_row(one, place, row, on.factor)
+            _draw_row(one, place, row, on)
         labels = [wrap(row_label(row.row, [row.row]), 30 if width >= WIDE else 16, 2) for row in panel.rows]
         one.set_yticks(range(len(labels)), labels)
         one.set_ylim(len(labels) - 0.45, -0.55)
@@ -62,7 +62,8 @@ def draw_panels(info: Panels, width: float) -> Figure:
     return figure
 
 
-def _draw_row(axes: Any, place: int, one: Beside, factor: float) -> None:
+def _draw_row(axes: Any, place: int, one: Beside, on: units.Scale) -> None:
+    factor = on.factor
     value, spread = paper_value(one.row) * factor, one.row["spread"]
     if spread is not None:
         reach = float(spread) * factor
@@ -71,6 +72,6 @@ def _draw_row(axes: Any, place: int, one: Beside, factor: float) -> None:
     seeds: Sequence[float] = [v * factor for v in one.ours.values]
     axes.plot(seeds, [place - 0.13] * len(seeds), "o", color=SKY, ms=3.5, alpha=0.8, zorder=2)
     if one.ours.n > 1:
-        ends = (one.ours.low * factor, one.ours.high * factor)
+        ends = [end * factor for end in units.bounded(one.ours.low, one.ours.high, on)]
         axes.plot(ends, [place - 0.13] * 2, color=BLUE, linewidth=1.6, solid_capstyle="butt", zorder=3)
     axes.plot(one.ours.mean * factor, place - 0.13, "D", color=BLUE, mec="white", ms=6, zorder=4)
