@@ -3,6 +3,7 @@ bit for bit."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 
 from datasets import synthetic
 from datasets.source import Source, open_source
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of what a shell starts with "&", and its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
