@@ -11,8 +11,9 @@ test: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (gpu or ray or slow or ssh)"
-	$(BIN)/python -m pytest -m "(ray or slow or ssh) and not gpu"  # these want the machine for themselves
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (gpu or ray or ssh)"
+	$(BIN)/python -m pytest -n 2 -m "pair"
+	$(BIN)/python -m pytest -m "(ray or ssh) and not (gpu or pair)"  # these want the machine for themselves
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
