@@ -1,4 +1,4 @@
-"""The graph part of ERGL: python tests/benchmarks/bench_ergl.py
+"""The graph part of ERGL: python tests/benchmarks/bench_ergl.py [--device cuda]
 
 Forward and backward of learned edges and two graph layers on nodes of 64 numbers, one thread, the least
 process CPU time of several steps (the figure that other processes disturb least), against
@@ -8,6 +8,7 @@ process CPU time of several steps (the figure that other processes disturb least
     loop     a Python loop over the pairs
 
 All three have the same attention, edges and layers of the same widths; `copies` and `loop` are written here.
+On a GPU it is the wall time of a step that ends when the device has, and the peak of the memory it holds.
 """
 
 from __future__ import annotations
@@ -143,6 +144,22 @@ def measure(name: str, batch: int, n: int, repeats: int) -> tuple[float, int]:
     return least, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
 
 
+def measure_on_gpu(name: str, batch: int, n: int, repeats: int) -> tuple[float, int]:
+    """(least wall seconds of a step, peak memory of the device in MiB)"""
+    torch.manual_seed(0)
+    least = math.inf
+    with torch.device("cuda"):
+        forward, tokens = system(name, n)
+        x = torch.randn(batch, n, *tokens, requires_grad=True)
+        for _ in range(repeats + 3):
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            forward(x).square().mean().backward()
+            torch.cuda.synchronize()
+            least = min(least, time.perf_counter() - started)
+    return least, torch.cuda.max_memory_allocated() // 2**20
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -151,11 +168,15 @@ def main() -> None:
         "--one", nargs=4, metavar=("SYSTEM", "B", "N", "REPEATS"), help="one case, as numbers"
     )
     parser.add_argument("--loop-up-to", type=int, default=50, help="largest n for the loop over pairs")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU here")
     if args.one:
-        print(*measure(args.one[0], *map(int, args.one[1:])))
+        taken = measure if args.device == "cpu" else measure_on_gpu
+        print(*taken(args.one[0], *map(int, args.one[1:])))
         return
-    print(f"{'B':>3} {'n':>4} {'system':10} {'CPU s':>8} {'peak MiB':>9} {'against time':>13}")
+    print(f"{'B':>3} {'n':>4} {'system':10} {'s':>8} {'peak MiB':>9} {'against time':>13}")
     for batch, n in CASES:
         first = None
         for name in ("time", "channel", "constant", "copies", "loop"):
@@ -163,6 +184,7 @@ def main() -> None:
                 continue
             # A process each: the peak of a process's memory only ever grows.
             command = [sys.executable, __file__, "--one", name, str(batch), str(n), "10" if n < 100 else "4"]
+            command += ["--device", args.device]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
             seconds, peak = float(out[0]), int(out[1])
             first = first or seconds
