@@ -86,8 +86,8 @@ class WalkTrial(WarmTrial):
 class At(Room):
     """Room for so many trials of one CPU, however many nodes are up."""
 
-    def __init__(self, many: int) -> None:
-        super().__init__(Share(1, 1.0, 0.0), print)
+    def __init__(self, many: int, gpus: float = 0.0) -> None:
+        super().__init__(Share(1, 1.0, gpus), print)
         self.many = many
 
     def __call__(self) -> int:

@@ -19,7 +19,7 @@ from searchspace.record import read_lines
 from searchspace.storage import open_storage, sqlite_url
 from searchspace.study import Job, Ledger
 from tests.every_write import GOAL
-from tests.kill_matrix import SlowWalk, WalkTrial, open_ledger
+from tests.kill_matrix import At, SlowWalk, WalkTrial, open_ledger
 from trainables.cluster import Room, Share
 from trainables.folder import RunFolder
 from trainables.phase import run_phase
@@ -57,11 +57,13 @@ def test_of_one_worker_with_half_a_gpu(tmp_path: Path) -> None:
     book = open_ledger(tmp_path, together=1)
     place = Place("walk", "none", str(tmp_path), GOAL, gpus=0.5)
     held: list[int] = []
+
+    def count_held() -> None:
+        gc.collect()
+        held.append(sum(type(one) is Trial for one in gc.get_objects()))
+
     with Progress("search", 6, 3) as progress:
-        run_phase(
-            book, place, progress, room=Room(Share(1, 1.0, 0.5), progress.say), trial=WalkTrial,
-            ended=lambda: held.append(sum(type(one) is Trial for one in gc.get_objects())),
-        )  # fmt: skip
+        run_phase(book, place, progress, room=At(1, gpus=0.5), trial=WalkTrial, ended=count_held)
     assert "PRUNED" in {row["state"] for row in book.rows()}
     assert len(held) >= 6 and max(held) <= 3  # one runs at a time: Tune keeps none for long that have ended
     everything_comes_back()
