@@ -18,7 +18,7 @@ from searchspace.pins import Pinned, Replayed, agrees, knob, of_family
 from searchspace.prior import Prior
 from searchspace.published import Published
 from searchspace.samplers import Exhausted, Sampler, Space, Turn, points_of
-from searchspace.storage import set_attributes
+from searchspace.storage import at_once, set_attributes
 from searchspace.tally import Tally
 
 DRAWS = 32  # how often in a row an impossible or known proposal is drawn again
@@ -54,18 +54,18 @@ class History(optuna.Study):
         states: Any = None,
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
+        if states is not None and not {TrialState.RUNNING, TrialState.PRUNED} & set(states):
+            return super()._get_trials(deepcopy, states, use_cache)
         seen = [_as_measured(t) for t in super()._get_trials(deepcopy, None, use_cache)]
         return [t for t in seen if states is None or t.state in states]
 
 
 def waits(trial: FrozenTrial) -> bool:
     """Whether a trial has come to the epoch at which it waits for others."""
+    if trial.state != TrialState.RUNNING:
+        return False
     until = trial.user_attrs.get("until", 0)
-    return (
-        trial.state == TrialState.RUNNING
-        and until in trial.intermediate_values
-        and until < trial.user_attrs.get("epochs", 0)
-    )
+    return until in trial.intermediate_values and until < trial.user_attrs.get("epochs", 0)
 
 
 def _as_measured(trial: FrozenTrial) -> FrozenTrial:
@@ -123,32 +123,35 @@ class Proposals:
             except Exhausted:
                 return None
             trial = seen.ask()
-            try:
-                values = self.propose(trial)
-                costs = self._within_limits(trial, values)
-            except OverLimit as error:
-                trial.set_user_attr("proposed", dict(values))
-                self._refuse(seen, trial, error)
-                refused, over = error, over + 1
-                continue
-            except ValueError as error:
-                self._refuse(seen, trial, error)
-                refused, unbuilt = error, unbuilt + 1
-                continue
-            same = tally.alike(values)
-            if not same or self.reseed:
-                origin = trial.user_attrs.get("origin", "sampler")
-                job = self.attributes(
-                    trial.number, values, origin=origin, until=until, copy_of=same, costs=costs
-                )
-                set_attributes(study, trial._trial_id, job)
-                return trial
-            self._answer(seen, trial, same[0])
-            known_in_a_row += 1
+            with at_once(study, trial._trial_id):
+                try:
+                    values = self.propose(trial)
+                    costs = self._within_limits(trial, values)
+                except OverLimit as error:
+                    trial.set_user_attr("proposed", dict(values))
+                    self._refuse(seen, trial, error)
+                    refused, over = error, over + 1
+                    continue
+                except ValueError as error:
+                    self._refuse(seen, trial, error)
+                    refused, unbuilt = error, unbuilt + 1
+                    continue
+                same = tally.alike(values)
+                if not same or self.reseed:
+                    self._make_job(study, trial, values, until=until, copy_of=same, costs=costs)
+                    return trial
+                self._answer(seen, trial, same[0])
+                known_in_a_row += 1
         if refused:
             tried = over if over >= REFUSALS else DRAWS
             raise ValueError(f"{tried} proposals in a row can't be run; the last: {refused}")
         return None
+
+    def _make_job(
+        self, study: optuna.Study, trial: optuna.Trial, values: Mapping[str, Any], **job: Any
+    ) -> None:
+        origin = trial.user_attrs.get("origin", "sampler")
+        set_attributes(study, trial._trial_id, self.attributes(trial.number, values, origin=origin, **job))
 
     def _sampler(self, tally: Tally) -> optuna.samplers.BaseSampler:
         """The sampler of the next proposal. Trials that a crash cut off do not count, so that what it cut off

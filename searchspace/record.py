@@ -113,8 +113,8 @@ class Tables:
         self._written, self._took = -math.inf, 0.0
 
     def refresh(self) -> None:
-        """Write them again if that costs less than a tenth of the time since the last writing."""
-        if time.monotonic() - self._written > 10 * self._took:
+        """Write them again if that costs less than a fiftieth of the time since the last writing."""
+        if time.monotonic() - self._written > 50 * self._took:
             self.write()
 
     def __enter__(self) -> Tables:

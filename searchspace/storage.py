@@ -10,22 +10,25 @@ from __future__ import annotations
 import bisect
 import copy
 import functools
-import json
 import re
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.storages._rdb.models import TrialModel, TrialUserAttributeModel
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from searchspace.changes import CHANGES, differences
 
 PATIENCE = 120.0  # seconds an operation is tried again before the study stops
 BUSY = 2.0  # seconds SQLite itself waits for another process's lock
@@ -38,7 +41,6 @@ WRITES = (  # to one trial, their first argument
     "set_trial_state_values",
     "set_trial_intermediate_value",
     "set_trial_user_attr",
-    "set_trial_user_attrs",
     "set_trial_system_attr",
 )
 
@@ -55,6 +57,7 @@ OPERATIONS = (
     "get_all_studies",
     "_create_new_trial",
     *WRITES,
+    "write_change",
     "get_trial_id_from_study_id_trial_number",
     "get_trial_user_attrs",
     "get_trial_system_attrs",
@@ -96,13 +99,17 @@ def trials_of(study: optuna.Study) -> Sequence[FrozenTrial]:
     return storage.trials(study._study_id) if storage else study.get_trials(deepcopy=False)
 
 
-def set_attributes(study: optuna.Study, trial_id: int, attributes: Mapping[str, Any]) -> None:
-    """A trial's attributes, in one transaction where the study's storage is a PatientStorage."""
+def at_once(study: optuna.Study, trial_id: int) -> AbstractContextManager[None]:
+    """What is written to the trial inside, in one transaction at the end where the study's storage is a
+    PatientStorage: after a kill either all of it is there or nothing."""
     storage = _own(study)
-    if storage:
-        return storage.set_trial_user_attrs(trial_id, attributes)
-    for name, value in attributes.items():
-        study._storage.set_trial_user_attr(trial_id, name, value)
+    return storage.at_once(study._study_id, trial_id) if storage else nullcontext()
+
+
+def set_attributes(study: optuna.Study, trial_id: int, attributes: Mapping[str, Any]) -> None:
+    with at_once(study, trial_id):
+        for name, value in attributes.items():
+            study._storage.set_trial_user_attr(trial_id, name, value)
 
 
 def _own(study: optuna.Study) -> PatientStorage | None:
@@ -122,8 +129,9 @@ class PatientStorage(optuna.storages.RDBStorage):
     def __init__(self, url: str, engine_options: dict[str, Any], patience: float) -> None:
         self.patience = patience
         self._known: dict[int, _Known] = {}
-        self._written: set[int] = set()  # trials that have not been read since
-        self._grown: set[int] = set()  # studies, likewise
+        self._stale: set[int] = set()  # trials that were written to and are to be read again
+        self._grown: set[int] = set()  # studies that have trials which were not read yet
+        self._held: dict[int, FrozenTrial] = {}  # trials inside `at_once`, as the database has them
         super().__init__(url, engine_kwargs=engine_options)
 
     def _get_trials(
@@ -146,69 +154,98 @@ class PatientStorage(optuna.storages.RDBStorage):
 
     def _read(self, study_id: int) -> _Known:
         known = self._known.get(study_id)
-        if known is None or study_id in self._grown or any(i in known.trials for i in self._written):
+        if known is None or study_id in self._grown or any(i in known.trials for i in self._stale):
             known = known or _Known()
-            for trial in super()._get_trials(study_id, None, set(self._written), known.last()):
+            for trial in super()._get_trials(study_id, None, set(self._stale), known.last()):
                 known.keep(trial)
-                self._written.discard(trial._trial_id)
+                self._stale.discard(trial._trial_id)
             self._known[study_id] = known
             self._grown.discard(study_id)
         return known
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
+        known = self._of(trial_id)
+        return copy.deepcopy(known.trials[trial_id]) if known else super().get_trial(trial_id)
+
+    def _of(self, trial_id: int) -> _Known | None:
+        """The trials as they are now of the study that the trial belongs to, if that was ever read."""
         for study_id, known in self._known.items():
             if trial_id in known.trials:
-                return copy.deepcopy(self._read(study_id).trials[trial_id])
-        return super().get_trial(trial_id)
+                return self._read(study_id)
+        return None
 
-    def _current(self, trial_id: int) -> _Known | None:
-        """Where the trial stands as it is in the database."""
-        if trial_id in self._written:
-            return None
-        return next((known for known in self._known.values() if trial_id in known.trials), None)
-
-    def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
-        """All of them in one transaction: after a kill either all are there or none."""
-        session = self.scoped_session()
+    @contextmanager
+    def at_once(self, study_id: int, trial_id: int) -> Iterator[None]:
+        """What is written to the trial inside is seen at once, and is in the database, whole, at the end."""
+        if trial_id in self._held:
+            yield
+            return
+        self.trials(study_id)
+        known = self._known[study_id]
+        self._held[trial_id] = before = known.trials[trial_id]
         try:
-            trial: Any = TrialModel.find_or_raise_by_id(trial_id, session)
-            self.check_trial_is_updatable(trial_id, trial.state)
-            there: dict[Any, Any] = {
-                one.key: one for one in TrialUserAttributeModel.where_trial_id(trial_id, session)
-            }
-            for name, value in attributes.items():
-                text = json.dumps(value)
-                if name in there:
-                    there[name].value_json = text
-                else:
-                    session.add(TrialUserAttributeModel(trial_id=trial_id, key=name, value_json=text))
-            session.commit()
-        except Exception:
-            session.rollback()
-            raise
+            yield
         finally:
-            session.close()
+            del self._held[trial_id]
+            self._put(known, before, known.trials[trial_id])
+
+    def change(self, name: str, trial_id: int, *args: Any, **kwargs: Any) -> bool:
+        """Carry out one of Optuna's WRITES by what it changes of a trial. False where that is not known
+        beforehand."""
+        known = self._of(trial_id)
+        before = known.trials[trial_id] if known else None
+        after = CHANGES[name](before, *args, **kwargs) if before and name in CHANGES else None
+        if known is None or before is None or after is None:
+            assert trial_id not in self._held, f"{name} inside at_once"
+            return False
+        if name == "_set_trial_param":
+            known.check(args[0], args[2])
+        if trial_id in self._held:
+            known.keep(after)
+        else:
+            self._put(known, before, after)
+        return True
+
+    def _put(self, known: _Known, before: FrozenTrial, after: FrozenTrial) -> None:
+        known.keep(before)  # what is known is what the database has, should it give no answer
+        if after is not before:
+            self.write_change(before, after)
+            known.keep(after)
+
+    def write_change(self, before: FrozenTrial, after: FrozenTrial) -> None:
+        """What differs between the two, in one transaction."""
+        trials: Any = TrialModel.__table__
+        this = trials.c.trial_id == after._trial_id
+        with self.engine.begin() as database:
+            state = database.execute(select(trials.c.state).where(this)).scalar_one()
+            self.check_trial_is_updatable(after._trial_id, state)
+            for table, key, rows in differences(before, after):
+                # Those that are replaced, or that an attempt before this one has written after all
+                written = table.c[key].in_([row[key] for row in rows])
+                database.execute(delete(table).where(table.c.trial_id == after._trial_id, written))
+                database.execute(insert(table), rows)
+            if after.state != before.state:
+                ended = {"state": after.state, "datetime_complete": after.datetime_complete}
+                database.execute(update(trials).where(this).values(ended))
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
         trials = super()._get_trials(study_id, states, set(), -1)
         return copy.deepcopy(trials) if deepcopy else trials
 
     def attempt(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        began, pause, tried, known = time.monotonic(), PAUSES[0], False, None
-        if operation.__name__ in WRITES:
-            known = self._current(args[0])
-            self._written.add(args[0])
-        elif operation.__name__ == "_create_new_trial":
-            self._grown.add(args[0])
+        name, began, pause, tried = operation.__name__, time.monotonic(), PAUSES[0], False
+        if name in WRITES:
+            if self.change(name, *args, **kwargs):
+                return True
+            self._stale.add(args[0])
         while True:
             try:
                 done = operation(self, *args, **kwargs)
-                if known and operation.__name__ in CHANGES:
-                    known.keep(CHANGES[operation.__name__](known.trials[args[0]], *args[1:], **kwargs))
-                    self._written.discard(args[0])
+                if name == "_create_new_trial":
+                    self._created(args[0], done, *args[1:], **kwargs)
                 return done
             except optuna.exceptions.UpdateFinishedTrialError:
-                if tried and operation.__name__ == "set_trial_state_values":
+                if tried and name in ("set_trial_state_values", "write_change"):
                     return True  # the attempt before this one had been carried out
                 raise
             except (optuna.exceptions.StorageInternalError, DBAPIError, PoolTimeout) as error:
@@ -223,6 +260,16 @@ class PatientStorage(optuna.storages.RDBStorage):
             time.sleep(pause)
             pause = min(2 * pause, PAUSES[1])
 
+    def _created(self, study_id: int, trial: FrozenTrial, template: FrozenTrial | None = None) -> None:
+        """A new trial is known without reading it, unless there are others, or it was made from a template,
+        which the database may give back in other words."""
+        known = self._known.get(study_id)
+        whole = known is not None and study_id not in self._grown and trial.number == len(known.by_number)
+        if known is not None and whole and template is None:
+            known.keep(copy.deepcopy(trial))
+        else:
+            self._grown.add(study_id)
+
     def _gave_up(self, waited: float, reason: str) -> str:
         return (
             f"{self._name()} has not answered for {waited:.0f} s ({reason}); nothing finished is lost: go on "
@@ -233,25 +280,6 @@ class PatientStorage(optuna.storages.RDBStorage):
         return f"the study database {without_password(str(self.url))}"
 
 
-def _with_attributes(trial: FrozenTrial, attributes: Mapping[str, Any]) -> FrozenTrial:
-    changed = copy.copy(trial)
-    changed.user_attrs = trial.user_attrs | json.loads(json.dumps(dict(attributes)))
-    return changed
-
-
-def _with_value(trial: FrozenTrial, step: int, intermediate_value: float) -> FrozenTrial:
-    changed = copy.copy(trial)
-    changed.intermediate_values = trial.intermediate_values | {step: intermediate_value}
-    return changed
-
-
-CHANGES: dict[str, Callable[..., FrozenTrial]] = {  # writes whose outcome needs no reading back
-    "set_trial_user_attr": lambda trial, key, value: _with_attributes(trial, {key: value}),
-    "set_trial_user_attrs": _with_attributes,
-    "set_trial_intermediate_value": _with_value,
-}
-
-
 class _Known:
     """A study's trials as they were last read: by id, and in the order of their ids, which is that of their
     numbers."""
@@ -260,6 +288,14 @@ class _Known:
         self.trials: dict[int, FrozenTrial] = {}
         self.by_number: list[FrozenTrial] = []
         self._ids: list[int] = []
+        self._distributions: dict[str, BaseDistribution] = {}
+
+    def check(self, name: str, distribution: BaseDistribution) -> None:
+        """Raises ValueError for a parameter whose ranges can't be those of the same name in other trials."""
+        if name not in self._distributions:
+            found = (t.distributions[name] for t in self.by_number if name in t.distributions)
+            self._distributions[name] = next(found, distribution)
+        check_distribution_compatibility(self._distributions[name], distribution)
 
     def keep(self, trial: FrozenTrial) -> None:
         if trial._trial_id in self.trials:

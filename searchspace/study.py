@@ -27,8 +27,8 @@ from searchspace.proposals import run_folder as run_folder
 from searchspace.proposals import seed_for as seed_for
 from searchspace.pruners import Curve
 from searchspace.published import Published
+from searchspace.storage import at_once, set_attributes, trials_of
 from searchspace.storage import open_storage as open_storage
-from searchspace.storage import set_attributes, trials_of
 from searchspace.storage import sqlite_url as sqlite_url
 from searchspace.storage import without_password as without_password
 from searchspace.tally import Tally
@@ -279,15 +279,16 @@ class Ledger:
             return "PAUSED"
         if outcome == "DIVERGED":
             avoid = "diverged"
-        if avoid:
-            optuna.trial.Trial(self.study, trial._trial_id).set_constraint(avoid, 1.0)
-        told = {"outcome": outcome, "reason": reason, "details": _plain(details or {})}
-        set_attributes(self.study, trial._trial_id, told)
-        if outcome == "COMPLETE":
-            self.study.tell(job.number, self._objectives.told(trial, last))
-        else:
-            learns_nothing = outcome == "FAIL" and not avoid
-            self.study.tell(job.number, state=TrialState.FAIL if learns_nothing else TrialState.PRUNED)
+        with at_once(self.study, trial._trial_id):
+            if avoid:
+                optuna.trial.Trial(self.study, trial._trial_id).set_constraint(avoid, 1.0)
+            told = {"outcome": outcome, "reason": reason, "details": _plain(details or {})}
+            set_attributes(self.study, trial._trial_id, told)
+            if outcome == "COMPLETE":
+                self.study.tell(job.number, self._objectives.told(trial, last))
+            else:
+                learns_nothing = outcome == "FAIL" and not avoid
+                self.study.tell(job.number, state=TrialState.FAIL if learns_nothing else TrialState.PRUNED)
         return outcome
 
     def rows(self) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from searchspace.objectives import Objectives
 from searchspace.population import Population, explored, together
 from searchspace.proposals import Proposals, seed_for, waits
 from searchspace.pruners import Entry, Promotion
+from searchspace.storage import set_attributes
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,7 @@ class Waiting:
             copy_of=same,
             costs=first.user_attrs.get("costs"),
         )
-        for name, value in attributes.items():
-            self._storage.set_trial_user_attr(trial_id, name, value)
+        set_attributes(self.study, trial_id, attributes)
         return number
 
     def standing(self) -> dict[int, str]:

@@ -14,7 +14,14 @@ import pytest
 import sqlalchemy
 
 from searchspace.methods import PRUNERS
-from searchspace.storage import StoreUnavailable, _check_whole, open_storage, sqlite_url
+from searchspace.storage import (
+    StoreUnavailable,
+    _check_whole,
+    at_once,
+    open_storage,
+    sqlite_url,
+    trials_of,
+)
 from searchspace.study import Job, Ledger
 
 
@@ -151,7 +158,9 @@ def test_a_full_disk_is_one_line_at_once_and_nothing_written_down_is_lost(small_
     assert again.rows()[0]["score"] == 0.6
 
 
-def test_what_a_server_did_before_it_dropped_the_connection_is_not_done_twice(tmp_path: Path) -> None:
+def test_what_a_server_did_before_it_dropped_the_connection_is_not_done_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A database server's drop, as SQLAlchemy shows it: after the commit, the answer never comes."""
     storage = open_storage(sqlite_url(tmp_path / "study.db"), patience=10)
     book = Ledger(storage, "search", pruner=PRUNERS["none"])
@@ -169,8 +178,45 @@ def test_what_a_server_did_before_it_dropped_the_connection_is_not_done_twice(tm
     book.report(job, 2, 0.7)
     book.finish(job, "COMPLETE")
     (row,) = book.rows()
-    assert (row["state"], row["score"], row["epochs"]) == ("COMPLETE", 0.7, 2) and next(turns) > 4
+    assert (row["state"], row["score"], row["epochs"]) == ("COMPLETE", 0.7, 2)
+    assert capsys.readouterr().err.count("server closed the connection") == 2  # of each of the two writes
     assert [t.state for t in book.study.trials] == [optuna.trial.TrialState.COMPLETE]
+
+
+def test_what_is_written_at_once_is_seen_at_once_and_in_the_database_whole_at_the_end(tmp_path: Path) -> None:
+    book = ledger(tmp_path)
+    ranges = optuna.distributions.FloatDistribution(0.0, 1.0)
+    for ends in (True, False):
+        trial = book.study.ask()
+        before = _seen_by_another(tmp_path, trial.number)
+        try:
+            with at_once(book.study, trial._trial_id):
+                trial.suggest_float("lr", 0.0, 1.0)
+                trial.set_user_attr("reason", "first")
+                trial.set_user_attr("reason", "second")
+                trial.set_constraint("macs", 0.5)
+                trial.report(0.25, 1)
+                book.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                assert trials_of(book.study)[trial.number].state == optuna.trial.TrialState.PRUNED
+                assert _seen_by_another(tmp_path, trial.number) == before
+                if not ends:
+                    raise LookupError
+        except LookupError:
+            pass
+        after = _seen_by_another(tmp_path, trial.number)
+        assert after == trials_of(book.study)[trial.number] != before
+        assert after.distributions == {"lr": ranges} and after.constraints == {"macs": 0.5}
+        assert (after.user_attrs["reason"], after.values) == ("second", [0.25])
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        trial.set_user_attr("reason", "third")
+    with pytest.raises(ValueError, match="Cannot set different distribution kind"):
+        book.study.ask().suggest_int("lr", 0, 1)
+    assert trials_of(book.study)[trial.number] == _seen_by_another(tmp_path, trial.number)
+
+
+def _seen_by_another(study: Path, number: int) -> optuna.trial.FrozenTrial:
+    fresh = open_storage(sqlite_url(study / "study.db"))
+    return optuna.load_study(study_name="search", storage=fresh).get_trials()[number]
 
 
 def test_what_no_waiting_helps_against_is_said_at_once(tmp_path: Path) -> None:
