@@ -12,8 +12,8 @@ test: .venv/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (gpu or ray or ssh)"
-	$(BIN)/python -m pytest -n 2 -m "pair"
-	$(BIN)/python -m pytest -m "(ray or ssh) and not (gpu or pair)"  # these want the machine for themselves
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "(ray or ssh) and not (gpu or alone)"
+	$(BIN)/python -m pytest -m "alone and not gpu"
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +72,7 @@ class Ranking:
         self._signs = (1, objectives.sign)[: len(objectives.directions)]
         self._trials: dict[int, list[FrozenTrial]] = {}
         self._means: dict[int, Mean] = {}
+        self._order: list[tuple[float, int, int]] = []  # (less the first mean, first trial, configuration)
 
     def add(self, trial: FrozenTrial) -> None:
         """A trial that has ended."""
@@ -82,15 +83,21 @@ class Ranking:
         same.append(trial)
         sums = (math.fsum(column) for column in zip(*(t.values for t in same)))  # exact, whatever the order
         means = tuple(sign * one / len(same) for sign, one in zip(self._signs, sums))
+        if configuration in self._means:
+            del self._order[bisect.bisect_left(self._order, self._place(configuration))]
         self._means[configuration] = min(same, key=lambda t: t.number), means
+        bisect.insort(self._order, self._place(configuration))
+
+    def _place(self, configuration: int) -> tuple[float, int, int]:
+        trial, means = self._means[configuration]
+        return -means[0], trial.number, configuration
 
     def best(self, count: int) -> list[FrozenTrial]:
         """The first trials of the `count` best configurations, best first; ties go to the earlier. With two
         objectives those that fewest others dominate come first, and among them the first objective counts."""
         if len(self._signs) > 1:
             return [trial for trial, _ in best_first(list(self._means.values()))[:count]]
-        first = heapq.nsmallest(count, self._means.values(), key=lambda one: (-one[1][0], one[0].number))
-        return [trial for trial, _ in first]
+        return [self._means[configuration][0] for _, _, configuration in self._order[:count]]
 
     def front(self) -> set[int]:
         """Numbers of the first trials of the configurations that no other one dominates."""

@@ -48,6 +48,14 @@ class History(optuna.Study):
     """The study as samplers see it: a training that waits at a rung has been measured there, so it is shown
     as stopped there (PRUNED) and not as one that nothing is known of (RUNNING)."""
 
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(tally.study.study_name, tally.study._storage)
+        self._tally = tally
+
+    def _pop_waiting_trial_id(self) -> int | None:
+        """Optuna's looks through all trials for one that was planned."""
+        return super()._pop_waiting_trial_id() if _planned(self._tally) else None
+
     def _get_trials(
         self,
         deepcopy: bool = True,
@@ -114,7 +122,7 @@ class Proposals:
         built, or REFUSALS in a row are over a limit.
         """
         study = tally.study
-        seen = History(study.study_name, study._storage)
+        seen = History(tally)
         refused: ValueError | None = None
         known_in_a_row = unbuilt = over = 0
         while known_in_a_row + unbuilt < DRAWS and over < REFUSALS:
@@ -156,7 +164,7 @@ class Proposals:
     def _sampler(self, tally: Tally) -> optuna.samplers.BaseSampler:
         """The sampler of the next proposal. Trials that a crash cut off do not count, so that what it cut off
         is proposed again."""
-        if any(t.state == TrialState.WAITING for t in tally.open()):
+        if _planned(tally):
             return optuna.samplers.RandomSampler(seed=self.seed)  # the trial has its values
         seed = seed_for(self.seed, {"trial": tally.sum("whole")}, 0)
         finished, made = tally.sum("learned"), tally.sum("sampled")
@@ -315,6 +323,10 @@ class Proposals:
             except ValueError as error:
                 last = error
         raise ValueError(f"the search space has no valid point: {last}")
+
+
+def _planned(tally: Tally) -> bool:
+    return any(t.state == TrialState.WAITING for t in tally.open())
 
 
 def _cut_off(trial: FrozenTrial) -> bool:

@@ -3,7 +3,11 @@ bit for bit."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,17 @@ from datasets.source import Source, open_source
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of what a shell starts with "&", and its children
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # where programs on this machine look for a cluster to join
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folder_for_ray() -> Iterator[None]:
+    yield
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -125,7 +125,6 @@ def few(name: str, table: str, made: tables.Plan) -> list[int]:
 
 
 @pytest.mark.ray
-@pytest.mark.pair
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "table"), [one for one in EVERY if one not in (*NOT_RUN, *IN_TOGETHER)])
 def test_a_table_of_a_paper_runs_by_its_command(

@@ -16,6 +16,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made.close()
 
 
+@pytest.mark.alone
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "victim"), list(enumerate(VICTIMS)))
@@ -24,6 +25,7 @@ def test_the_study_ends_as_if_left_alone(bench: Bench, number: int, victim: str)
     assert result["same"] and not result["lost"] and not result["twice"], result
 
 
+@pytest.mark.alone
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)

@@ -29,7 +29,7 @@ from trainables.trial import Place
 from trainables.watch import progress
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test module
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("resources")]
 SMALL = {"backbone": "tinycnn", "width": "0.25", "batch_size": "16"}
 
 

@@ -27,6 +27,7 @@ from trainables.export import load_model
 from trainables.folder import read_epochs
 from trainables.request import Request, begin
 
+pytestmark = pytest.mark.xdist_group("tune")
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--set", "width=0.25", "batch_size=16", "--no-dashboard"]
 CLOCK = ("train/seconds", "train/clips_per_second", "train/data_wait", "trial", "repeat", "phase")

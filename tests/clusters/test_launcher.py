@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from launched import Cluster
 
-pytestmark = [pytest.mark.ssh, pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.alone, pytest.mark.ssh, pytest.mark.ray, pytest.mark.slow]
 QUICK = ["--set", "width=0.25", "batch_size=16"]
 LOOK = "ray status; tail -n 20 /tmp/ray/session_latest/logs/monitor*"
 NODES = (

@@ -16,6 +16,7 @@ from tests.datasets.servers import Files, serving
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.alone
 @pytest.mark.ray
 @pytest.mark.slow
 def test_trials_killed_by_rays_memory_monitor_fail_and_the_search_ends_in_order(
@@ -48,6 +49,7 @@ def test_trials_killed_by_rays_memory_monitor_fail_and_the_search_ends_in_order(
     assert list(runs["state"]) == ["FAIL"]
 
 
+@pytest.mark.alone
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)

@@ -44,6 +44,7 @@ def exported(session: Path) -> str:
     return "\n".join(answers)
 
 
+@pytest.mark.alone
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_search_is_seen_by_those_who_may_and_keeps_its_secrets(
