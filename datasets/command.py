@@ -26,9 +26,23 @@ def asked(
 ) -> Asked:
     """The words of a command line as the dataclass `what`, or what the function `what` gives back for them;
     `about` stands above its options. --help and words that do not fit end the process (SystemExit)."""
-    return tyro.cli(
-        explained(what), prog=prog, description=about and _paragraphs(about), args=argv, config=READING
+    return answered(
+        lambda: tyro.cli(
+            explained(what), prog=prog, description=about and _paragraphs(about), args=argv, config=READING
+        )
     )
+
+
+def answered(ask: Callable[[], Asked]) -> Asked:
+    """What `ask` gives back; the process ends, and says nothing, where whoever reads its --help has had
+    enough."""
+    try:
+        try:
+            return ask()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        sys.exit(_unread())
 
 
 def explained(options: Options) -> Options:
@@ -58,8 +72,7 @@ def exit_code(
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more when it ends
-        return 141
+        return _unread()
     except mistakes as error:
         if os.environ.get("SCENETUNE_DEBUG"):
             raise
@@ -68,6 +81,11 @@ def exit_code(
     except KeyboardInterrupt as stop:
         print("\n" + "; ".join([stopped, *_notes(stop)]), file=sys.stderr)
         return 130
+
+
+def _unread() -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more when it ends
+    return 141
 
 
 def plain(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -67,3 +68,11 @@ def test_help_keeps_paragraphs_and_tables_apart(
     said = page("datasets.subset", monkeypatch, capsys)
     assert "\n    --names  by name\n\nTies go to the class that comes first." in said
     assert "the clips of 11 hours are among those of 22." in said
+
+
+def test_a_reader_who_has_had_enough_of_it_gets_no_traceback() -> None:
+    piped = f"{sys.executable} -m datasets.subset --help | {{ exec <&-; cat /dev/null; sleep 5; }}"
+    done = subprocess.run(
+        ["bash", "-c", f"{piped}; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.stdout, done.stderr) == ("141\n", "")
