@@ -1,20 +1,37 @@
-"""A trained model as users have it, shared by the tests of what is done with one."""
+"""What several tests of models share: a trained one as users have it, and a source that guards the held-out
+splits."""
 
 from __future__ import annotations
 
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from datasets.batch import Batch
 from datasets.source import Source
 from trainables.export import export_run, measure_model
 from trainables.folder import RunFolder
 from trainables.run import Run
 
 SMALL = {"backbone": "tinycnn", "framework": "csem", "width": 0.25, "batch_size": 16, "lr": 0.01}
+
+
+@pytest.fixture
+def only_training(source: Source) -> Any:
+    class OnlyTraining:
+        index, steps = source.index, source.steps
+        train_batches = staticmethod(source.train_batches)
+
+        def eval_batches(self, split: str, *args: object, **options: object) -> Iterator[Batch]:
+            assert split == "train", f"the {split} split was read before training"
+            return source.eval_batches(split, *args, **options)
+
+    return OnlyTraining()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """ERGL: which events become nodes, how its sizes grow, what it refuses."""
 
-from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -58,17 +58,9 @@ def test_terms_and_metrics_see_the_chosen_columns_only() -> None:
     assert torch.equal(torch.from_numpy(scores.arrays()["events"]), events[:, columns])
 
 
-def test_a_run_takes_the_events_of_its_training_clips_alone(source: Source) -> None:
-    class OnlyTraining:
-        index, steps = source.index, source.steps
-        train_batches = staticmethod(source.train_batches)
-
-        def eval_batches(self, split: str, *args: object, **options: object) -> Iterator[Batch]:
-            assert split == "train", f"the {split} split was read before training"
-            return source.eval_batches(split, *args, **options)
-
+def test_a_run_takes_the_events_of_its_training_clips_alone(source: Source, only_training: Any) -> None:
     values = {"width": 0.05, "n_events": 5, "node_width": 8, "n_mels": 32}
-    run = Run("ergl", values, OnlyTraining(), seed=1, epochs=1)
+    run = Run("ergl", values, only_training, seed=1, epochs=1)
     mass = [0.0] * len(source.index.labels.events)
     for batch in source.eval_batches("train", 7):
         for clip in range(len(batch)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,16 +83,8 @@ def training_labels(source: Source) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("framework", ["rgasc", "conditional"])
-def test_a_run_counts_in_the_training_split_alone(source: Source, framework: str) -> None:
-    class OnlyTraining:
-        index, steps = source.index, source.steps
-        train_batches = staticmethod(source.train_batches)
-
-        def eval_batches(self, split: str, *args: object, **options: object) -> Iterator[Batch]:
-            assert split == "train", f"the {split} split was read before training"
-            return source.eval_batches(split, *args, **options)
-
-    run = Run("csem", SMALL | {"framework": framework}, OnlyTraining(), seed=1, epochs=1)
+def test_a_run_counts_in_the_training_split_alone(source: Source, only_training: Any, framework: str) -> None:
+    run = Run("csem", SMALL | {"framework": framework}, only_training, seed=1, epochs=1)
     rates = counted(*training_labels(source))
     if framework == "rgasc":
         assert 0 < run.model.relation.prior.mean() < 1
