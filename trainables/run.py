@@ -264,7 +264,9 @@ class Run:
         if self.sync_batchnorm:
             self.model = synchronise(self.model, on_gpu=self.device.type == "cuda")
         devices = [self.device] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
+        return nn.parallel.DistributedDataParallel(
+            self.model, device_ids=devices, gradient_as_bucket_view=True
+        )
 
     def _autocast(self) -> torch.dtype | None:
         return autocast_dtype(self.recipe.precision, self.device)

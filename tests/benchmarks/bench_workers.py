@@ -1,11 +1,11 @@
 """What two data-parallel workers of a trial gain over one, and what Ray Train costs a trial.
 
-    python tests/benchmarks/bench_workers.py [--turns 3] [--clips 64] [--no-trials]
+    python tests/benchmarks/bench_workers.py [--turns 3] [--clips 128] [--batch 64] [--no-trials]
 
-Scaling: one epoch of PANN (csem, full width, batch 16) with one process and with two gloo processes, one
-thread each, in alternating turns. Wall seconds count on a quiet machine with two free cores; beside them
-stands the CPU time of the busiest process, which other work on the machine hardly changes: where every
-process has its own core, an epoch can't be shorter. Target: at least 1.7 times as fast.
+Scaling: one epoch of PANN (csem, full width, the paper's batch of 64) with one process and with two gloo
+processes, one thread each, in alternating turns. Wall seconds count on a quiet machine with two free cores;
+beside them stands the CPU time of the busiest process, which other work on the machine hardly changes: where
+every process has its own core, an epoch can't be shorter. Target: at least 1.7 times as fast.
 
 Trials: seconds a trial takes beside its training, through WarmTrial and through Ray Train with two workers.
 """
@@ -28,17 +28,18 @@ import tyro
 from datasets import synthetic
 from datasets.source import open_source
 
-VALUES = {"backbone": "pann", "framework": "csem", "batch_size": 16, "precision": "fp32"}
+VALUES = {"backbone": "pann", "framework": "csem", "precision": "fp32"}
 
 
 @dataclass
 class Request:
     turns: int = 3
-    clips: int = 64
+    clips: int = 128
+    batch: int = 64
     trials: bool = True
 
 
-def epoch(folder: str, rank: int, world: int, sync: bool, out: Any) -> None:
+def epoch(folder: str, batch: int, rank: int, world: int, sync: bool, out: Any) -> None:
     """One epoch after a first one that does not count; puts (wall seconds, CPU seconds) of this rank."""
     from trainables.run import Run
 
@@ -47,7 +48,8 @@ def epoch(folder: str, rank: int, world: int, sync: bool, out: Any) -> None:
         store = f"file://{folder}/meet-{world}-{sync}"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
     source = open_source(Path(folder) / "shards", cache=Path(folder) / "cache")
-    run = Run("csem", VALUES, source, seed=0, epochs=9, rank=rank, world=world, sync_batchnorm=sync)
+    values = VALUES | {"batch_size": batch}
+    run = Run("csem", values, source, seed=0, epochs=9, rank=rank, world=world, sync_batchnorm=sync)
     run.next_epoch()
     if world > 1:
         dist.barrier()
@@ -56,13 +58,15 @@ def epoch(folder: str, rank: int, world: int, sync: bool, out: Any) -> None:
     out.put((time.perf_counter() - wall, time.process_time() - cpu))
 
 
-def measured(folder: str, world: int, sync: bool) -> tuple[float, float]:
+def measured(folder: str, batch: int, world: int, sync: bool) -> tuple[float, float]:
     """(wall seconds, CPU seconds of the busiest process) of one epoch."""
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
     for left in Path(folder).glob("meet-*"):
         left.unlink()
-    ranks = [context.Process(target=epoch, args=(folder, rank, world, sync, out)) for rank in range(world)]
+    ranks = [
+        context.Process(target=epoch, args=(folder, batch, rank, world, sync, out)) for rank in range(world)
+    ]
     for one in ranks:
         one.start()
     figures = [out.get(timeout=900) for _ in ranks]
@@ -71,14 +75,14 @@ def measured(folder: str, world: int, sync: bool) -> tuple[float, float]:
     return max(wall for wall, _ in figures), max(cpu for _, cpu in figures)
 
 
-def scaling(turns: int, clips: int) -> None:
+def scaling(turns: int, clips: int, batch: int) -> None:
     kinds = {"1 worker": (1, True), "2 workers": (2, True), "2 workers, own batchnorm": (2, False)}
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
     with tempfile.TemporaryDirectory() as folder:
         synthetic.build(Path(folder) / "shards", train=clips, val=16, test=16, seconds=3, sample_rate=16000)
         for _ in range(turns):
             for name, (world, sync) in kinds.items():
-                figures[name].append(measured(folder, world, sync))
+                figures[name].append(measured(folder, batch, world, sync))
     medians = {name: [statistics.median(column) for column in zip(*rows)] for name, rows in figures.items()}
     base = medians["1 worker"]
     for name, (wall, cpu) in medians.items():
@@ -120,7 +124,7 @@ def trial_overhead(trials: int = 3) -> None:
 
 
 def main(request: Request) -> None:
-    scaling(request.turns, request.clips)
+    scaling(request.turns, request.clips, request.batch)
     if request.trials:
         trial_overhead()
 
