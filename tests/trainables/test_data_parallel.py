@@ -83,3 +83,53 @@ def test_each_worker_may_normalise_its_own_clips(
     expected = first.next_epoch()
     assert own["train/loss"] == pytest.approx(expected["train/loss"], rel=0.05)  # near it, for small batches
     assert own["val/scene_accuracy"] >= 0 and own["train/loss"] != expected["train/loss"]
+
+
+def images(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """(5, 3, 4, 2), with a mean that dwarfs the deviation, and what a loss would send back."""
+    draw = torch.Generator().manual_seed(0)
+    x = 100 + torch.randn(5, 3, 4, 2, generator=draw, dtype=torch.float64) * torch.tensor(
+        [1.0, 0.1, 3.0]
+    ).view(1, 3, 1, 1)
+    return x.to(dtype), torch.randn(5, 3, 4, 2, generator=draw, dtype=torch.float64).to(dtype)
+
+
+def normalised(norm: torch.nn.Module, x: torch.Tensor, grad: torch.Tensor) -> dict[str, torch.Tensor]:
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 2.0, -1.0]))
+        norm.bias.copy_(torch.tensor([1.0, 0.0, 3.0]))
+    x.requires_grad_()
+    y = norm(x)
+    y.backward(grad)
+    found = {"y": y, "x": x.grad, "weight": norm.weight.grad, "bias": norm.bias.grad}
+    return {name: tensor.detach().clone() for name, tensor in (found | dict(norm.named_buffers())).items()}
+
+
+def a_part(rank: int, folder: Path) -> None:
+    """The first rank has two of the five clips, the second three."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        own = slice(0, 2) if rank == 0 else slice(2, 5)
+        norm = CrossRankBatchNorm(3, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+        x, grad = images(dtype)
+        torch.save(normalised(norm, x[own].clone(), grad[own]), folder / f"{dtype}-{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_normalising_over_ranks_is_normalising_all_their_clips_at_once(tmp_path: Path) -> None:
+    torch.multiprocessing.start_processes(a_part, args=(tmp_path,), nprocs=2, start_method="spawn")
+    for dtype, close in ((torch.float64, 1e-10), (torch.float32, 2e-4), (torch.bfloat16, 0.05)):
+        parts = [torch.load(tmp_path / f"{dtype}-{rank}.pt") for rank in range(2)]
+        x, grad = images(dtype)  # the obvious: torch's own over the five, in double
+        whole = normalised(torch.nn.BatchNorm2d(3, dtype=torch.float64), x.double(), grad.double())
+        for name, expected in whole.items():
+            ours = [part[name].double() for part in parts]
+            joined = {"y": torch.cat, "x": torch.cat, "weight": sum, "bias": sum}.get(
+                name, lambda both: both[0]
+            )
+            torch.testing.assert_close(
+                joined(ours), expected.double(), rtol=close, atol=close, msg=f"{name}, {dtype}"
+            )
