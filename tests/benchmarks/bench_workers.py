@@ -7,7 +7,9 @@ processes, one thread each, in alternating turns. Wall seconds count on a quiet 
 beside them stands the CPU time of the busiest process, which other work on the machine hardly changes: where
 every process has its own core, an epoch can't be shorter. Target: at least 1.7 times as fast.
 
-Trials: seconds a trial takes beside its training, through WarmTrial and through Ray Train with two workers.
+Trials: seconds from one trial's end to the next beside the training, one trial at a time: through WarmTrial,
+through our Ray Train path with two workers, and through plain Ray Tune whose trial starts a TorchTrainer of
+two workers that train the same model on the same clips and report a checkpoint.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ class Request:
     turns: int = 3
     clips: int = 128
     batch: int = 64
+    scaling: bool = True
     trials: bool = True
 
 
@@ -90,9 +94,11 @@ def scaling(turns: int, clips: int, batch: int) -> None:
         print(f"{name:26s} wall {wall:6.1f} s, busiest process {cpu:6.1f} CPU-s: {gain}   {figures[name]}")
 
 
-def trial_overhead(trials: int = 3) -> None:
-    import ray
+SMALL = {"backbone": "tinycnn", "framework": "csem", "width": 0.25}
 
+
+def ours(folder: Path, trials: int, workers: int, ended: Callable[[], None]) -> list[float]:
+    """Seconds of training of each trial."""
     from searchspace.methods import PRUNERS
     from searchspace.study import Job, Ledger, open_storage, sqlite_url
     from trainables.cluster import Room, Share
@@ -101,30 +107,86 @@ def trial_overhead(trials: int = 3) -> None:
     from trainables.progress import Progress
     from trainables.trial import Place
 
+    study = folder / f"workers{workers}"
+    study.mkdir()
+    ledger = Ledger(open_storage(sqlite_url(study / "study.db")), "bench", pruner=PRUNERS["none"])
+    ledger.plan([Job(-1, n, 0, "bench", SMALL, n, 1, f"runs/t{n:04d}-r0") for n in range(trials)])
+    data, cache = str(folder / "shards"), str(folder / "cache")
+    place = Place("csem", data, str(study), "val/scene_accuracy", cache, workers=workers)
+    with Progress("bench", trials, 1, stream=io.StringIO()) as progress:
+        room = Room(Share(workers, 1.0, 0.0, at_once=1), progress.say)
+        run_phase(ledger, place, progress, room=room, ended=ended)
+    return [read_epochs(study / row["folder"])[0]["train/seconds"] for row in ledger.rows()]
+
+
+def plain(folder: Path, trials: int, workers: int, ended: Callable[[], None]) -> list[float]:
+    from ray import train, tune
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    def work(config: dict[str, Any]) -> None:
+        from trainables.run import Run
+
+        torch.set_num_threads(1)
+        rank, world = train.get_context().get_world_rank(), train.get_context().get_world_size()
+        source = open_source(folder / "shards", cache=folder / "cache")
+        metrics = (run := Run("csem", SMALL, source, seed=0, epochs=1, rank=rank, world=world)).next_epoch()
+        with tempfile.TemporaryDirectory() as kept:
+            if rank == 0:
+                run.save(Path(kept))
+            train.report(metrics, checkpoint=train.Checkpoint.from_directory(kept) if rank == 0 else None)
+
+    def trial(config: dict[str, Any]) -> None:
+        TorchTrainer(
+            work,
+            train_loop_config=config,
+            scaling_config=train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
+            torch_config=TorchConfig(backend="gloo"),
+            run_config=train.RunConfig(
+                name=f"t{config['n']}", storage_path=str(folder / "plain"), callbacks=[TuneReportCallback()]
+            ),
+        ).fit()
+
+    class Ended(tune.Callback):
+        def on_trial_complete(self, *args: Any, **info: Any) -> None:
+            ended()
+
+    results = tune.Tuner(
+        tune.with_resources(trial, {"cpu": 0.01}),
+        param_space={"n": tune.grid_search(list(range(trials)))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=1),
+        run_config=tune.RunConfig(storage_path=str(folder / "tune"), callbacks=[Ended()], verbose=0),
+    ).fit()
+    assert not results.errors, results.errors
+    return [result.metrics["train/seconds"] for result in results]
+
+
+def seconds_beside(run: Callable[..., list[float]], folder: Path, trials: int, workers: int) -> list[float]:
+    times = [time.monotonic()]
+    trained = run(folder, trials, workers, lambda: times.append(time.monotonic()))
+    return [end - begin - spent for begin, end, spent in zip(times, times[1:], trained)]
+
+
+def trial_overhead(trials: int = 4) -> None:
+    import ray
+
     ray.init(num_cpus=4, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
-    values = {"backbone": "tinycnn", "framework": "csem", "width": 0.25}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        synthetic.build(folder / "shards", train=64, val=32, test=32)
-        for workers in (1, 2):
-            study = folder / f"workers{workers}"
-            study.mkdir()
-            ledger = Ledger(open_storage(sqlite_url(study / "study.db")), "bench", pruner=PRUNERS["none"])
-            ledger.plan([Job(-1, n, 0, "bench", values, n, 1, f"runs/t{n:04d}-r0") for n in range(trials)])
-            data, cache = str(folder / "shards"), str(folder / "cache")
-            place = Place("csem", data, str(study), "val/scene_accuracy", cache, workers=workers)
-            with Progress("bench", trials, 1, stream=io.StringIO()) as progress:
-                room = Room(Share(workers, 1.0, 0.0, at_once=1), progress.say)
-                run_phase(ledger, place, progress, room=room)
-            rows = ledger.rows()
-            beside = [r["seconds"] - read_epochs(study / r["folder"])[0]["train/seconds"] for r in rows]
-            kind = "one warm process" if workers == 1 else "Ray Train, 2 workers"
-            print(f"{kind}: {[round(s, 2) for s in beside]} s a trial beside its training")
+    kinds = {
+        "one warm process": (ours, 1),
+        "ours, Ray Train, 2 workers": (ours, 2),
+        "plain Tune + Train, 2 workers": (plain, 2),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        synthetic.build(Path(folder) / "shards", train=64, val=32, test=32)
+        for name, (run, workers) in kinds.items():
+            beside = seconds_beside(run, Path(folder), trials, workers)
+            print(f"{name}: {[round(s, 2) for s in beside]} s a trial beside its training", flush=True)
     ray.shutdown()
 
 
 def main(request: Request) -> None:
-    scaling(request.turns, request.clips, request.batch)
+    if request.scaling:
+        scaling(request.turns, request.clips, request.batch)
     if request.trials:
         trial_overhead()
 
