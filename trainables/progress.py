@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from searchspace.study import Job
+
+Best = tuple[float, Job] | None
 
 
 class Progress:
@@ -28,7 +31,7 @@ class Progress:
         self.console = Console(file=stream or sys.stdout, highlight=False)
         self.running: dict[str, tuple[Job, int, float | None]] = {}
         self.counted: set[str] = set()
-        self.best: tuple[float, Job] | None = None
+        self.ranked: Best = None  # of those that came to their end
         self.began, self.ended_here = time.monotonic(), 0
         self.checkpoint_bytes: int | None = None
         self.rates: dict[str, tuple[float, float]] = {}  # clips/s and share waited for data, of those running
@@ -55,8 +58,6 @@ class Progress:
             metrics.get("train/clips_per_second", 0.0),
             metrics.get("train/data_wait", 0.0),
         )
-        if self.best is None or value > self.best[0]:
-            self.best = (value, job)
         self._draw()
 
     def restarted(self, job: Job, error: str) -> None:
@@ -72,6 +73,8 @@ class Progress:
             self.counted.add(job.folder)
             self.ended += 1
             self.ended_here += 1
+        if outcome == "COMPLETE" and value is not None:
+            self.ranked = _better(self.ranked, (value, job))
         score = "" if value is None else f"  {value:.4f}"
         line = f"{self.phase} {self.ended}/{self.jobs}  {_name(job)}  {outcome.lower()}"
         line += f" after {epoch} epochs{score}{'  ' + reason if reason else ''}"
@@ -80,6 +83,12 @@ class Progress:
         self.console.print(Text(line), soft_wrap=True)
         self._draw()
 
+    @property
+    def best(self) -> Best:
+        """Of those that came to their end and those running, each by its last epoch as in the study."""
+        running = [(value, job) for job, _, value in self.running.values() if value is not None]
+        return functools.reduce(_better, running, self.ranked)
+
     def say(self, line: str) -> None:
         """A line above the view, of something that is nobody's in particular."""
         self.console.print(Text(f"{self.phase}  {line}"), soft_wrap=True)
@@ -87,8 +96,8 @@ class Progress:
     def figures(self) -> dict[str, float]:
         """The phase in numbers, by the names that `gauges` knows."""
         speeds, waits = zip(*self.rates.values()) if self.rates else ((), ())
-        best = {"best_score": self.best[0]} if self.best else {}
-        return best | {
+        best = self.best
+        return ({"best_score": best[0]} if best else {}) | {
             "running_trials": len(self.running),
             "ended_trials": self.ended,
             "restarted_trials": self.restarts,
@@ -117,8 +126,8 @@ class Progress:
         parts = [f"{self.ended}/{self.jobs} ended", f"elapsed {_clock(elapsed)}"]
         if self.ended_here and self.ended < self.jobs:
             parts.append(f"remaining about {_clock(elapsed / self.ended_here * (self.jobs - self.ended))}")
-        if self.best:
-            parts.append(f"best so far {self.best[0]:.4f} ({_name(self.best[1])})")
+        if best := self.best:
+            parts.append(f"best so far {best[0]:.4f} ({_name(best[1])})")
         if self.checkpoint_bytes is not None:
             parts.append(f"checkpoints {self.checkpoint_bytes / 1e6:.1f} MB")
         return ", ".join(parts)
@@ -133,6 +142,10 @@ def describe(values: Mapping[str, Any]) -> str:
         if k in ("lr", "shared_layers", "optimiser", "schedule") and v is not None
     ]
     return " ".join(first + rest)
+
+
+def _better(known: Best, other: tuple[float, Job]) -> Best:
+    return other if known is None or other[0] > known[0] else known
 
 
 def _name(job: Job) -> str:

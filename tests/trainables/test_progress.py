@@ -46,6 +46,18 @@ def test_one_line_a_running_trial_on_a_terminal() -> None:
     assert "2/3 ended" in shown
 
 
+def test_the_best_so_far_is_by_last_epochs_as_the_study_ranks() -> None:
+    shown = io.StringIO()
+    with Progress("search", 3, 2, stream=shown) as progress:
+        for number, curve in ((1, (0.9, 0.5)), (2, (0.4, 0.6)), (3, (0.3, 0.55))):
+            progress.started(job(number))
+            for epoch, value in enumerate(curve, 1):
+                progress.epoch(job(number), {"epoch": epoch}, value)
+            progress.finished(job(number), "COMPLETE", "")
+    found = [line.partition("best so far ")[2] for line in shown.getvalue().splitlines()]
+    assert found == ["0.5000 (t0001-r0)]", "0.6000 (t0002-r0)]", "0.6000 (t0002-r0)]"]
+
+
 def test_a_configuration_in_few_words() -> None:
     assert (
         describe({"lr": 0.00123, "backbone": "pann", "dropout": 0.2, "framework": "moe"})
