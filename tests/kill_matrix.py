@@ -172,8 +172,10 @@ class Bench:
         expected = self.left_alone(together)
         study = self._new(f"{victim.replace(' ', '-')}-{number}")
         driver = self._start(study, together)
-        begun = self._wait(driver, lambda: list(study.glob("runs/*/epochs.jsonl")))
-        time.sleep(self.random.uniform(0, TRIALS * EPOCHS * PAUSE / together))
+        after = self.random.randrange(TRIALS - 1)
+        self._wait(driver, lambda: list(study.glob("runs/*/epochs.jsonl")))
+        self._wait(driver, lambda: len(finished(study, together)) >= after)
+        time.sleep(self.random.uniform(0, PAUSE))
         before = finished(study, together)
         killed = self._kill(victim, driver)
         code = driver.wait(600)
@@ -186,7 +188,7 @@ class Bench:
         return {
             "victim": victim,
             "together": together,
-            "killed": killed if begun else "nothing",
+            "killed": killed,
             "ended before": len(before),
             "lost": sum(after.get(key) != row for key, row in before.items()),
             "twice": len(rows) - len({row["trial"] for row in rows}),
@@ -267,6 +269,9 @@ class Bench:
         return found
 
     def _kill(self, victim: str, driver: subprocess.Popen[bytes]) -> str:
+        """The process killed; "nothing" where the study had ended before."""
+        if driver.poll() is not None:
+            return "nothing"
         if victim == "driver":
             driver.kill()
             return str(driver.pid)
@@ -277,8 +282,8 @@ class Bench:
             chosen.kill()
             return str(chosen.pid)
         name = "ray::WalkTrial" if victim == "trial process" else "ray::"
-        found = [process for pid in raylets for process in processes(pid, name)]
-        if not found:
+        found = self._wait(driver, lambda: [one for pid in raylets for one in processes(pid, name)])
+        if not found or driver.poll() is not None:
             return "nothing"
         chosen = self.random.choice(found)
         chosen.kill()
