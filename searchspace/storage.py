@@ -22,7 +22,7 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
-from optuna.storages._rdb.models import TrialModel
+from optuna.storages._rdb.models import BaseModel, TrialModel
 from optuna.trial import FrozenTrial
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
@@ -75,7 +75,9 @@ class StoreUnavailable(OSError):
 def open_storage(url: str, *, patience: float = PATIENCE) -> optuna.storages.RDBStorage:
     """The study database. Raises ValueError naming the URL if it can't be opened."""
     try:
-        return PatientStorage(url, _engine_options(url), patience)
+        storage = PatientStorage(url, _engine_options(url), patience)
+        _complete_indexes(storage.engine)
+        return storage
     except Exception as error:  # SQLAlchemy's, the driver's or alembic's: all mean the same to the user
         raise ValueError(
             f"cannot open the study database {without_password(url)}: {error}".splitlines()[0]
@@ -357,6 +359,14 @@ def _engine_options(url: str) -> dict[str, Any]:
         return sqlite3.connect(address, uri=True, timeout=BUSY, check_same_thread=False)
 
     return {"creator": connect}
+
+
+def _complete_indexes(engine: sqlalchemy.Engine) -> None:
+    """Of a database whose making was cut off between a table and its indexes SQLAlchemy completes the tables
+    alone. Without the one on their names Optuna makes a second study of the name, empty, beside the first."""
+    for table in BaseModel.metadata.tables.values():
+        for index in table.indexes:
+            index.create(engine, checkfirst=True)
 
 
 def _check_whole(path: Path) -> None:

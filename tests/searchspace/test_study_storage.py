@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -134,6 +136,37 @@ def test_every_page_of_a_database_that_was_zeroed_is_noticed_or_was_empty(tmp_pa
         with sqlite3.connect(path) as database:
             assert list(database.iterdump()) == expected
     assert len(unnoticed) < len(whole) // 4096 / 2
+
+
+class Cut(BaseException):
+    """Stands in for a kill: nothing catches it."""
+
+
+def test_a_database_whose_making_was_cut_off_at_any_write_is_completed(tmp_path: Path) -> None:
+    for at in itertools.count(1):
+        (tmp_path / str(at)).mkdir()
+        asked = itertools.count(1)
+
+        def cut(
+            _: object, __: object, statement: str, *rest: object, at: int = at, asked: Any = asked
+        ) -> None:
+            if statement.split()[0] in ("CREATE", "INSERT") and next(asked) == at:
+                raise Cut
+
+        sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", cut)
+        try:
+            ledger(tmp_path / str(at))
+        except Cut:
+            pass
+        finally:
+            sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", cut)
+        job = ledger(tmp_path / str(at)).next_job()
+        again = ledger(tmp_path / str(at))
+        assert [one.study_name for one in again.study._storage.get_all_studies()] == ["search"], at
+        assert again.unfinished() == [job], at
+        if next(asked) <= at:
+            break
+    assert at > 20
 
 
 def test_a_full_disk_is_one_line_at_once_and_nothing_written_down_is_lost(small_disk: Path) -> None:
