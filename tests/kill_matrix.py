@@ -177,7 +177,7 @@ class Bench:
         self._wait(driver, lambda: len(finished(study, together)) >= after)
         time.sleep(self.random.uniform(0, PAUSE))
         before = finished(study, together)
-        killed = self._kill(victim, driver)
+        killed = self._kill(victim, driver, study)
         code = driver.wait(600)
         if victim == "driver" and code != 0:
             code = self._start(study, together).wait(600)
@@ -268,8 +268,9 @@ class Bench:
             time.sleep(0.05)
         return found
 
-    def _kill(self, victim: str, driver: subprocess.Popen[bytes]) -> str:
-        """The process killed; "nothing" where the study had ended before."""
+    def _kill(self, victim: str, driver: subprocess.Popen[bytes], study: Path) -> str:
+        """The process killed; "nothing" where the study had ended before. The workers of a raylet outlive it,
+        and what they do is not lost until Ray gives the node up: so long their trials wait."""
         if driver.poll() is not None:
             return "nothing"
         if victim == "driver":
@@ -279,7 +280,10 @@ class Bench:
         if victim == "raylet of a node":
             working = [pid for pid in raylets if processes(pid, "ray::WalkTrial")]
             chosen = psutil.Process(self.random.choice(working or raylets))
+            (study / STAY).touch()
             chosen.kill()
+            self._wait(driver, lambda: "starts again" in self._said(study))
+            (study / STAY).unlink()
             return str(chosen.pid)
         name = "ray::WalkTrial" if victim == "trial process" else "ray::"
         found = self._wait(driver, lambda: [one for pid in raylets for one in processes(pid, name)])

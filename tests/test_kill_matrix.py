@@ -23,6 +23,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def test_the_study_ends_as_if_left_alone(bench: Bench, number: int, victim: str) -> None:
     result = bench.round(number, victim)
     assert result["killed"] != "nothing", result
+    assert result["preemptions"] or victim != "raylet of a node", result
     assert result["same"] and not result["lost"] and not result["twice"], result
 
 

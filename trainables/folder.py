@@ -24,9 +24,16 @@ from trainables.run import Run
 CHECKPOINT_EVERY = 60.0  # seconds between checkpoints: a killed run repeats at most this much, and one epoch
 
 
+class Displaced(Exception):
+    """Another process has taken the run up since."""
+
+
 class RunFolder:
     """Drives a `Run` epoch by epoch, keeping its folder such that a kill at any moment loses at most the work
-    since the last checkpoint. `writer` is False on every rank but the first of a data-parallel run."""
+    since the last checkpoint. `writer` is False on every rank but the first of a data-parallel run.
+
+    Whoever opened it last owns it, and each opening makes a new run.json. A process whose node was given up
+    for dead, and which lives on, raises Displaced before it writes beside the one that took its place."""
 
     def __init__(self, path: Path, run: Run, provenance: Mapping[str, Any], *, writer: bool = True) -> None:
         self.path, self.run, self.writer = Path(path), run, writer
@@ -49,6 +56,7 @@ class RunFolder:
             _write_json(
                 self.path / "run.json", {**provenance, **record, "data_checksum": run.source.index.checksum}
             )
+            self._opening = self._last_opening()
             self._forget_after(run.epoch)
         self._saved = time.monotonic()
 
@@ -63,6 +71,7 @@ class RunFolder:
             return read_epochs(self.path)[-1]
         metrics = {"epoch": self.run.epoch + 1, **self.run.next_epoch()}
         if self.writer:
+            self._check_owner()
             with open(self.path / "epochs.jsonl", "a") as log:  # before the checkpoint: see _forget_after
                 log.write(json.dumps(metrics) + "\n")
                 log.flush()
@@ -74,6 +83,7 @@ class RunFolder:
     def save(self) -> None:
         """A checkpoint of the run as it is now."""
         if self.writer:
+            self._check_owner()
             self.run.save(self._checkpoint)
             self._saved = time.monotonic()
 
@@ -86,6 +96,7 @@ class RunFolder:
         names = self.run.source.index.labels.events
         named |= {f"test/{FRAME_F}{name}": float(f) for name, f in zip(names, scores.per_event_frame_f())}
         if self.writer:
+            self._check_owner()
             ap, auc = scores.per_event()
             events = len(names)
             detail = {
@@ -95,6 +106,14 @@ class RunFolder:
             }
             _write_json(self.path / "test.json", {"metrics": named, **detail})
         return named
+
+    def _check_owner(self) -> None:
+        if self._last_opening() != self._opening:
+            raise Displaced(f"{self.path}: another process has taken this run up")
+
+    def _last_opening(self) -> tuple[int, int]:
+        about = os.stat(self.path / "run.json")
+        return about.st_ino, about.st_mtime_ns
 
     @property
     def _checkpoint(self) -> Path:

@@ -25,7 +25,7 @@ from trainables.allocator import keep_freed_pages
 from trainables.checkpoint import CheckpointError
 from trainables.engine import Diverged
 from trainables.failures import ERRORS
-from trainables.folder import RunFolder
+from trainables.folder import Displaced, RunFolder
 from trainables.registry import family
 from trainables.run import Run
 from trainables.watch import watched
@@ -126,11 +126,13 @@ def ends(folder: RunFolder, job: Job) -> bool:
 @contextmanager
 def noted(job: Job, place: Place) -> Iterator[None]:
     """An exception inside is appended to the run folder's error.txt on its way out, the stacks of a hang to
-    its hang.txt; the process then ends."""
+    its hang.txt; the process then ends. One whose run another has taken up ends and leaves no word."""
     folder = Path(place.study) / job.folder
     try:
         with watched(folder, place.hang):
             yield
+    except Displaced as error:  # the folder is another process's, and nobody waits for this one
+        raise SystemExit(str(error)) from None
     except Exception:
         with suppress(OSError):  # on a full disk, say: the driver is told the exception as well
             folder.mkdir(parents=True, exist_ok=True)

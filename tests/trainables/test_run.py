@@ -14,7 +14,7 @@ from datasets.mix import open_sources
 from datasets.shards import ShardError
 from datasets.source import Source
 from trainables.checkpoint import CheckpointError
-from trainables.folder import RunFolder, read_epochs, read_record
+from trainables.folder import Displaced, RunFolder, read_epochs, read_record
 from trainables.run import Run
 from trainables.train import Request, train
 
@@ -155,6 +155,24 @@ def test_another_run_is_refused_and_leaves_the_folder_as_it_is(source: Source, t
     with pytest.raises(CheckpointError, match=message):
         RunFolder(tmp_path / "run", start(source, epochs=1, lr=0.5), {"command": ["second"]})
     assert {p.name: p.read_bytes() for p in folder.path.iterdir() if p.is_file()} == before
+
+
+def test_a_process_given_up_for_dead_does_not_write_beside_the_one_in_its_place(
+    source: Source, tmp_path: Path
+) -> None:
+    def opened() -> RunFolder:
+        return RunFolder(tmp_path / "run", Run("csem", SMALL, source, seed=1, epochs=3), {})
+
+    orphan = opened()
+    orphan.next_epoch()
+    heir = opened()  # no checkpoint yet: it begins anew
+    expected = heir.next_epoch()
+    for writes in (orphan.next_epoch, orphan.save):
+        with pytest.raises(Displaced, match="another process has taken this run up"):
+            writes()
+    assert read_epochs(tmp_path / "run") == [expected] and not (tmp_path / "run/checkpoint").exists()
+    heir.next_epoch(), heir.next_epoch()
+    assert heir.finished and len(read_epochs(tmp_path / "run")) == 3
 
 
 def test_a_run_is_not_begun_in_a_folder_that_holds_something_else(tmp_path: Path) -> None:
