@@ -177,7 +177,7 @@ class Bench:
         self._wait(driver, lambda: len(finished(study, together)) >= after)
         time.sleep(self.random.uniform(0, PAUSE))
         before = finished(study, together)
-        killed = self._kill(victim, driver, study)
+        killed = self._kill(victim, driver, study, together)
         code = driver.wait(600)
         if victim == "driver" and code != 0:
             code = self._start(study, together).wait(600)
@@ -268,23 +268,37 @@ class Bench:
             time.sleep(0.05)
         return found
 
-    def _kill(self, victim: str, driver: subprocess.Popen[bytes], study: Path) -> str:
-        """The process killed; "nothing" where the study had ended before. The workers of a raylet outlive it,
-        and what they do is not lost until Ray gives the node up: so long their trials wait."""
+    def _kill_raylet(self, driver: subprocess.Popen[bytes], study: Path, together: int) -> str:
+        """Of a node with a trial. Its workers outlive it, and what they do is not lost until Ray gives the
+        node up: so long all trials wait."""
+        (study / STAY).touch()
+        time.sleep(2 * PAUSE)  # a trial in its last epoch comes to its end
+        at_work = self._wait(driver, lambda: self._at_work(study, together))
+        if not at_work or driver.poll() is not None:
+            (study / STAY).unlink()
+            return "nothing"
+        chosen = raylet(self.random.choice(at_work))
+        chosen.kill()
+        self._wait(driver, lambda: "starts again" in (study / "driver.log").read_text())
+        (study / STAY).unlink()
+        return str(chosen.pid)
+
+    def _at_work(self, study: Path, together: int) -> list[Any]:
+        """The nodes with trials that are under way and have ended an epoch."""
+        rows = open_ledger(study, together).rows()
+        running = {row["trial"] for row in rows if row["state"] == "RUNNING"}
+        return [node for node in self.nodes if trials_on(study, node) & running]
+
+    def _kill(self, victim: str, driver: subprocess.Popen[bytes], study: Path, together: int) -> str:
+        """The process killed; "nothing" where the study had ended before."""
         if driver.poll() is not None:
             return "nothing"
         if victim == "driver":
             driver.kill()
             return str(driver.pid)
-        raylets = [raylet(node).pid for node in self.nodes]
         if victim == "raylet of a node":
-            working = [pid for pid in raylets if processes(pid, "ray::WalkTrial")]
-            chosen = psutil.Process(self.random.choice(working or raylets))
-            (study / STAY).touch()
-            chosen.kill()
-            self._wait(driver, lambda: "starts again" in self._said(study))
-            (study / STAY).unlink()
-            return str(chosen.pid)
+            return self._kill_raylet(driver, study, together)
+        raylets = [raylet(node).pid for node in self.nodes]
         name = "ray::WalkTrial" if victim == "trial process" else "ray::"
         found = self._wait(driver, lambda: [one for pid in raylets for one in processes(pid, name)])
         if not found or driver.poll() is not None:
