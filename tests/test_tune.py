@@ -268,7 +268,7 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(
     wait_for(lambda: ended() >= len(finished) + 2, second)
     second.send_signal(signal.SIGINT)
     out, err = second.communicate(timeout=60)
-    assert second.returncode == 130 and "--resume" in out and "Traceback" not in err, (out, err)
+    assert second.returncode == 130 and "--resume" in out and "Traceback" not in err, f"{out}\n{err}"
     assert "confirm" not in out.split("fixed")[1]  # half a search has no finalists
     assert json.loads((folder / "study.json").read_text())["status"] == "interrupted"
 
@@ -284,6 +284,33 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(
     assert len(pd.read_parquet(folder / "curves.parquet")) == 7 * 30
     again = tune(cache, "--study", folder, "--resume")  # a finished study has nothing left to run
     assert again.returncode == 0 and "search 5/5" not in again.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_driver_that_lost_its_study_in_mid_search_ends_there(
+    shards: Path, cache: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "lost"
+    asked = ["--data", shards, "--study", folder, "--trials", "6", "--epochs", "60", "--pruner", "none"]
+    driver = subprocess.Popen(
+        command(*asked, *QUICK),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(cache),
+        cwd=ROOT,
+    )
+    wait_for(lambda: list(folder.glob("runs/*/epochs.jsonl")), driver)
+    named = json.loads((folder / "driver.json").read_text())
+    (folder / "driver.json").write_text(
+        json.dumps(named | {"token": "0" * 32, "host": "elsewhere", "pid": 7})
+    )
+    out, err = driver.communicate(timeout=90)
+    assert driver.returncode == 2 and "is being run by process 7 on elsewhere" in err, f"{out}\n{err}"
+    # Tune's own handler of that signal ended the search only; a report followed, and could have been the race
+    assert "report:" not in out and not (folder / "report.html").exists()
+    assert json.loads((folder / "study.json").read_text())["status"] != "complete"
 
 
 @pytest.mark.ray

@@ -33,6 +33,7 @@ from trainables.conductor import Conductor
 from trainables.failures import DiskFull, full_disk_line
 from trainables.forgetting import Silent, forget_ended
 from trainables.gauges import gauges
+from trainables.interruption import BetweenSteps
 from trainables.progress import Progress
 from trainables.trial import Place, WarmTrial
 
@@ -129,7 +130,7 @@ def run_phase(
     """
     from trainables.worker import DRIVER_CPUS, data_parallel_trial
 
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the program, not just this phase of it
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # trainables.interruption has ours
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the screen is ours
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are in the run folders and the ledger
@@ -144,6 +145,7 @@ def run_phase(
     conductor, cpus = Conductor(ledger, place, progress, ended, kept), room.share.cpus
     phase = ledger.phase  # Tune pickles the functions below
     scratch = Path(place.study).resolve() / ".ray"  # Tune's own state, pickles among it; nobody reads it back
+    interruption = BetweenSteps()
     if place.workers == 1:
         trainable: Any = trial
     else:
@@ -169,12 +171,13 @@ def run_phase(
             storage_path=str(scratch),
             failure_config=tune.FailureConfig(max_failures=0),  # the conductor starts failed jobs again
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            callbacks=[Silent()],
+            callbacks=[Silent(), interruption],
             verbose=0,
         ),
     )
     try:
-        tuner.fit()
+        with interruption:
+            tuner.fit()
     except Exception as error:
         if conductor.broken:
             raise conductor.broken from None
