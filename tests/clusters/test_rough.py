@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.datasets.servers import Files, serving
+from tests.datasets.servers import Proxy, credentials, moto, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,10 +63,11 @@ def test_an_object_store_that_fails_for_longer_than_reads_are_tried_costs_retrie
     }  # fmt: skip
     asked = ["--study", study, "--trials", "2", "--epochs", "30", "--confirm", "0", "--pruner", "none"]
     asked += ["--stream", "--set", "width=0.25", "batch_size=16", "--no-dashboard"]
-    with serving(Files, folder=shards) as (url, faults), open(screen, "w") as log:
+    with moto() as port, serving(Proxy, port=port) as (url, faults), open(screen, "w") as log:
+        in_bucket(shards, credentials(f"http://127.0.0.1:{port}"))
         driver = subprocess.Popen(
-            [sys.executable, ROOT / "tune_csem.py", "--data", url, *map(str, asked)], cwd=ROOT,
-            env=environment, stdout=log, stderr=log,
+            [sys.executable, ROOT / "tune_csem.py", "--data", "s3://bucket/shards", *map(str, asked)],
+            cwd=ROOT, env=environment | credentials(url), stdout=log, stderr=log,
         )  # fmt: skip
 
         def wait_until(words: str, *places: Path) -> None:
@@ -91,3 +92,22 @@ def test_an_object_store_that_fails_for_longer_than_reads_are_tried_costs_retrie
     assert 1 <= runs["retries"].sum() <= 4 and runs["preemptions"].sum() == 0
     errors = "".join(path.read_text() for path in study.glob("runs/*/error.txt"))
     assert "the server failed (503); tried" in errors and "SCENETUNE_RETRY_TOTAL=3" in errors
+    for name in ("study.json", "report.html"):
+        assert "test-secret" not in (study / name).read_text()
+    assert "test-secret" not in errors + screen.read_text()
+
+
+def in_bucket(folder: Path, environment: dict[str, str]) -> None:
+    """The folder's files as s3://bucket/shards/…"""
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+    )
+    client.create_bucket(Bucket="bucket")
+    for path in folder.iterdir():
+        client.upload_file(str(path), "bucket", f"shards/{path.name}")

@@ -1,14 +1,17 @@
-"""Real servers on this machine for the tests of remote reading: files over HTTP with faults on demand, and a
-proxy that puts the same faults in front of another server."""
+"""Real servers on this machine for the tests of remote reading: files over HTTP with faults on demand, a
+proxy that puts the same faults in front of another server, and one that speaks S3's protocol."""
 
 from __future__ import annotations
 
 import http.client
 import re
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -132,3 +135,44 @@ def serving(handler: type[Faulty], **attributes: object) -> Iterator[tuple[str, 
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def moto() -> Iterator[int]:
+    """The port of a server that speaks S3's protocol, in a process of its own that runs while the block
+    does."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port, process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def credentials(endpoint: str) -> dict[str, str]:
+    """The environment in which s3:// is moto's at `endpoint`."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test-key-id",
+        "AWS_SECRET_ACCESS_KEY": "test-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert process.poll() is None, f"the server ended with {process.returncode}"
+        time.sleep(0.1)
+    raise TimeoutError(f"no server on port {port}")

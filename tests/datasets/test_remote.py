@@ -6,18 +6,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
-from servers import Faults, Files, Proxy, serving
+from servers import Faults, Files, Proxy, credentials, free_port, moto, serving, wait_for
 
 from datasets import build, remote, storage
 from datasets.batch import Batch
@@ -31,22 +28,6 @@ from datasets.storage import StorageError
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        with closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert process.poll() is None, f"the server ended with {process.returncode}"
-        time.sleep(0.1)
-    raise TimeoutError(f"no server on port {port}")
-
-
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short pauses, and filesystems of this test's own: their settings come from the environment."""
@@ -58,31 +39,18 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def moto() -> Iterator[int]:
-    """The port of a moto server: S3's protocol, in a process of its own."""
+def s3_port() -> Iterator[int]:
     pytest.importorskip("moto")
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(port, process)
+    with moto() as port:
         yield port
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 @pytest.fixture
-def s3(moto: int, tiny: Index, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Faults]]:
+def s3(s3_port: int, tiny: Index, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Faults]]:
     """The tiny corpus in a bucket, behind a proxy that spoils answers."""
     pytest.importorskip("s3fs")
-    with serving(Proxy, port=moto) as (url, faults):
-        for name, value in {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "test-key-id",
-            "AWS_SECRET_ACCESS_KEY": "test-secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
+    with serving(Proxy, port=s3_port) as (url, faults):
+        for name, value in credentials(url).items():
             monkeypatch.setenv(name, value)
         import s3fs
 
