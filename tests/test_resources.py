@@ -106,13 +106,13 @@ def test_of_one_that_hangs_and_is_tried_again_in_another_process(tmp_path: Path)
 
 def test_of_two_workers_each(shards: Path, cache: Path, tmp_path: Path) -> None:
     proposals = proposals_of(
-        ("csem",), Index.load(shards), sampler="random", pins=pins_across(("csem",), SMALL), trials=4,
+        ("csem",), Index.load(shards), sampler="random", pins=pins_across(("csem",), SMALL), trials=2,
         epochs=3, seed=0, limits={}, strength=0.0, reseed=False,
     )  # fmt: skip
     storage = open_storage(sqlite_url(tmp_path / "study.db"))
-    book = Ledger(storage, "search", pruner=Asha(grace=1), proposals=proposals)
+    book = Ledger(storage, "search", pruner=Asha(grace=1, reduction=2), proposals=proposals)
     place = Place("csem", str(shards), str(tmp_path), "val/scene_accuracy", str(cache), workers=2)
-    with Progress("search", 4, 3) as progress:
+    with Progress("search", 2, 3) as progress:
         run_phase(book, place, progress, room=Room(Share(2, 1.0, 0.0), progress.say))
     assert "PRUNED" in {row["state"] for row in book.rows()}
     everything_comes_back()

@@ -225,7 +225,7 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(
         "--trials",
         "5",
         "--epochs",
-        "30",
+        "20",
         "--confirm",
         "1",
         "--seeds",
@@ -275,13 +275,13 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(
     done = tune(cache, "--study", folder, "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
     runs = pd.read_parquet(folder / "trials.parquet").set_index(["trial", "repeat"])
-    assert len(runs) == 7 and (runs["state"] == "COMPLETE").all() and (runs["epochs"] == 30).all()
+    assert len(runs) == 7 and (runs["state"] == "COMPLETE").all() and (runs["epochs"] == 20).all()
     for row in finished.itertuples():
         assert (
             runs.loc[(row.trial, 0), "score"] == row.score
             and runs.loc[(row.trial, 0), "started"] == row.started
         )
-    assert len(pd.read_parquet(folder / "curves.parquet")) == 7 * 30
+    assert len(pd.read_parquet(folder / "curves.parquet")) == 7 * 20
     again = tune(cache, "--study", folder, "--resume")  # a finished study has nothing left to run
     assert again.returncode == 0 and "search 5/5" not in again.stdout
 

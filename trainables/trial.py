@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray import tune
+from ray import _raylet, tune
 
 from datasets.mix import open_sources
 from datasets.source import Source
@@ -141,6 +141,17 @@ def noted(job: Job, place: Place) -> Iterator[None]:
         raise
 
 
+def named(kind: str, job: Job, epoch: int) -> None:
+    """Give this process the name it has on Ray's dashboard: ray::WarmTrial:t0007-r1:epoch-3/27.
+
+    Of a process's title the dashboard (its Cluster page) shows what is before the first space. Ray gives it
+    another at the next call.
+    """
+    _raylet.setproctitle(  # type: ignore[attr-defined]  # of a compiled module
+        f"ray::{kind}:{Path(job.folder).name}:epoch-{epoch}/{job.epochs}"
+    )
+
+
 class WarmTrial(tune.Trainable):
     """A trial in one process that stays: torch, the model code and the data cache are ready for the next one.
 
@@ -158,6 +169,7 @@ class WarmTrial(tune.Trainable):
                 torch.set_num_threads(self.place.threads)
                 keep_freed_pages()
                 self.folder = self.open()
+            named(type(self).__name__, self.job, self.folder.run.epoch + 1)
             result = advance(self.folder, self.job, latency=self.place.second == LATENCY)
         # Into this process's log, which Ray's dashboard shows; a process has one trial after another.
         print(f"{Path(self.job.folder).name}  epoch {result['epoch']}/{self.job.epochs}", flush=True)

@@ -14,7 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from searchspace.study import Job
 from trainables.allocator import keep_freed_pages
 from trainables.folder import RunFolder
-from trainables.trial import LATENCY, STOP, Place, advance, ends, noted, open_run
+from trainables.trial import LATENCY, STOP, Place, advance, ends, named, noted, open_run
 
 DRIVER_CPUS = 0.01  # of the trial's share; Tune places nothing that needs no CPU at all
 
@@ -52,6 +52,7 @@ def work(config: dict[str, Any]) -> None:
     with noted(job, place):
         folder = open_run(job, place, rank=rank, world=world, device=device)
         while True:
+            named(f"RayTrainWorker:rank-{rank}", job, folder.run.epoch + 1)
             result = advance(folder, job, latency=place.second == LATENCY)
             train.report(result)
             if ends(folder, job) or "diverged" in result or told_to_stop(folder):

@@ -17,6 +17,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from searchspace.storage import open_storage
@@ -42,6 +43,15 @@ def exported(session: Path) -> str:
         with suppress(OSError), urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
             answers.append(answer.read().decode())
     return "\n".join(answers)
+
+
+def names_on_the_dashboard(driver: int) -> set[str]:
+    """Of the trials that are running; its Cluster page shows what psutil gives as a process's first word."""
+    words = []
+    for process in psutil.Process(driver).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, IndexError):
+            words.append(process.cmdline()[0])
+    return set(re.findall(r"ray::WarmTrial:([^:]+):epoch-[1-9]\d*/5000", "\n".join(words)))
 
 
 @pytest.mark.alone
@@ -76,6 +86,9 @@ def test_a_search_is_seen_by_those_who_may_and_keeps_its_secrets(
             if (session / "ray" / "prom_metrics_service_discovery.json").is_file():
                 found = exported(session / "ray")
         assert f'study="{study.name}"' in found and 'phase="search"' in found
+        while not {"t0000-r0", "t0001-r0"} <= names_on_the_dashboard(driver.pid):
+            assert time.monotonic() < end, names_on_the_dashboard(driver.pid)
+            time.sleep(0.1)
         driver.send_signal(signal.SIGINT)
         output = driver.communicate(timeout=120)[0]
         assert driver.returncode == 130, output
