@@ -69,6 +69,21 @@ def test_of_one_worker_with_half_a_gpu(tmp_path: Path) -> None:
     everything_comes_back()
 
 
+def test_what_goes_wrong_when_a_trial_ends_ends_the_study(tmp_path: Path) -> None:
+    """Tune takes an exception there for the trial's and goes on."""
+    book, place = open_ledger(tmp_path, together=1), Place("walk", "none", str(tmp_path), GOAL)
+    ended: list[int] = []
+
+    def full() -> None:
+        ended.append(1)
+        raise OSError(28, "No space left on device", "trials.parquet")
+
+    with Progress("search", 6, 3) as shown, pytest.raises(OSError, match="No space left"):
+        run_phase(book, place, shown, room=At(1), trial=WalkTrial, ended=full)
+    assert len(ended) == 1
+    everything_comes_back()
+
+
 class Sticks(SlowWalk):
     """Hangs in the second epoch of its first life."""
 

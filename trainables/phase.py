@@ -40,7 +40,11 @@ from trainables.trial import Place, WarmTrial
 
 @contextmanager
 def kept(conductor: Conductor) -> Iterator[None]:
-    """Tune turns an exception of its searcher or scheduler into a traceback in words; keep it as it is."""
+    """Tune turns an exception of its searcher or scheduler into a traceback in words, and goes on with one
+    that comes when a trial ends, taking it for the trial's; keep it as it is, to be raised at the next
+    question."""
+    if conductor.broken:
+        raise conductor.broken
     try:
         yield
     except Exception as error:
@@ -186,5 +190,7 @@ def run_phase(
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if conductor.broken:
+        raise conductor.broken
     if conductor.checkpoints:
         conductor.checkpoints.close()
