@@ -7,6 +7,7 @@ between a trial before and after.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -30,7 +31,13 @@ def _with_param(
     trial: FrozenTrial, name: str, internal: float, distribution: BaseDistribution, _: Any = None
 ) -> FrozenTrial:
     params = trial.params | {name: distribution.to_external_repr(internal)}
-    return _changed(trial, params=params, distributions=trial.distributions | {name: distribution})
+    return _changed(trial, params=params, distributions=trial.distributions | {name: _shared(distribution)})
+
+
+@functools.lru_cache(maxsize=1000)
+def _shared(distribution: BaseDistribution) -> BaseDistribution:
+    """The same object for equal ones: a long search would hold thousands."""
+    return distribution
 
 
 def _with_user_attr(trial: FrozenTrial, key: str, value: Any) -> FrozenTrial:

@@ -27,8 +27,8 @@ class Silent(TrialProgressCallback):
 def forget_ended(controller: Any) -> None:
     """Take the trials that have ended, and whose process is no longer theirs, out of Tune's controller.
 
-    These are attributes of ray 2.60's TuneController, not of its interface. Another version that has them not
-    keeps its trials, and is slower in long searches for it.
+    These are attributes of ray 2.60's TuneController and RayActorManager, not of their interfaces. Another
+    version that has them not keeps its trials, and is slower in long searches for it.
     """
     with suppress(AttributeError):
         busy, ended = controller._trial_to_actor, controller._stopped_trials | controller._failed_trials
@@ -38,3 +38,10 @@ def forget_ended(controller: Any) -> None:
             controller._failed_trials.discard(trial)
             controller._trials_to_cache.discard(trial)
             controller._trial_metadata.pop(trial.trial_id, None)
+        # A process asked for that never came, for the trial was given to one that had become free: told to
+        # stop, it has an order that waits for it for ever
+        actors = controller._actor_manager
+        known = {*actors.pending_actors, *actors.live_actors}
+        orders = actors._pending_actors_to_enqueued_actor_tasks
+        for actor in orders.keys() - known:
+            del orders[actor]
