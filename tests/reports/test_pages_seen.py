@@ -163,6 +163,24 @@ def test_the_screenshots_and_the_print_have_ink(page: Path, tmp_path: Path) -> N
 
 @NEEDS_CHROMIUM
 @pytest.mark.slow
+def test_nothing_is_cut_off_in_print(tmp_path: Path) -> None:
+    """By the rules for print, in a window as wide as the text of an A4 page: 180 mm, at which Chromium lays
+    out a third more than 96 pixels an inch and shrinks it."""
+    folder = folders.searched(tmp_path / "study", 40, confirmed=2, seeds=2)
+    runs = pd.read_parquet(folder / "trials.parquet")
+    runs["origin"] = [
+        f"published: Hou et al. 2023, Table {t}, {'a row of many words ' * 4}" for t in runs.trial
+    ]
+    runs.to_parquet(folder / "trials.parquet")
+    printed = tmp_path / "printed.html"
+    printed.write_text(reports.build(folder).read_text().replace("@media print", "@media all"))
+    width = round(180 / 25.4 * 96 * 4 / 3)
+    found = told(tmp_path, printed, width)
+    assert (found["wide"], found["page"]) == ([], width)
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.slow
 def test_a_picture_of_the_page_is_small(page: Path, tmp_path: Path) -> None:
     out = tmp_path / "top.png"
     assert picture.main([str(page), "--out", str(out), "--width", "1000", "--height", "1200"]) == 0
