@@ -21,6 +21,7 @@ WITH_RAY = {
     "trainables/gauges.py",  # Ray's metrics endpoint
     "trainables/teacher.py",
     "trainables/forgetting.py",
+    "trainables/interruption.py",
     "trainables/phase.py",
     "trainables/trial.py",
     "trainables/worker.py",
