@@ -71,6 +71,7 @@ def epoch(folder: str, batch: int, rank: int, kind: Kind, meet: Any, out: Any) -
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
     source = open_source(Path(folder) / shards, cache=Path(folder) / "cache")
     values = VALUES | {"batch_size": batch // 2 if kind.apart else batch}
+    rank = 0 if kind.apart else rank
     run = Run("csem", values, source, seed=0, epochs=9, rank=rank, world=world, sync_batchnorm=kind.sync)
     run.next_epoch()
     meet.wait()
@@ -101,7 +102,7 @@ def scaling(turns: int, clips: int, batch: int) -> None:
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in KINDS}
     with tempfile.TemporaryDirectory() as folder:
         for name, share in (("shards", 1), ("half", 2)):
-            parts = {"train": clips // share, "val": 16 // share, "test": 16}
+            parts = {"train": clips // share, "val": 20 // share, "test": 20}
             synthetic.build(Path(folder) / name, **parts, seconds=3, sample_rate=16000)
         for _ in range(turns):
             for name, kind in KINDS.items():
