@@ -43,6 +43,13 @@ def tune(cache: Path, *arguments: str | Path, folder: Path = ROOT) -> subprocess
     )
 
 
+def started(cache: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env=environment(cache),
+    )  # fmt: skip
+
+
 def environment(cache: Path) -> dict[str, str]:
     return os.environ | {"SCENETUNE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
 
@@ -231,13 +238,6 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(
         "--seeds",
         "2",
     ]
-    options = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-        "env": environment(cache),
-        "cwd": ROOT,
-    }
 
     def ended() -> int:
         """Looks into the database without touching it: the program may be making it just now."""
@@ -252,13 +252,13 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(
         book = Ledger(open_storage(sqlite_url(folder / "study.db")), "search", pruner=PRUNERS["none"])
         return pd.DataFrame([r for r in book.rows() if r["state"] != "RUNNING"])
 
-    first = subprocess.Popen(command(*arguments, *QUICK, "--pruner", "none"), **options)  # type: ignore[call-overload]
+    first = started(cache, *arguments, *QUICK, "--pruner", "none")
     wait_for(lambda: ended() >= 1, first)
     first.kill()
     first.wait()
     finished = finished_rows()
 
-    second = subprocess.Popen(command("--study", folder, "--resume"), **options)  # type: ignore[call-overload]
+    second = started(cache, "--study", folder, "--resume")
     # A trial that was done but not yet told when the driver died counts before any process is up again.
     wait_for(lambda: ended() >= len(finished) + 1 and trial_processes(second.pid), second)
     workers = trial_processes(second.pid)
@@ -293,14 +293,7 @@ def test_a_driver_that_lost_its_study_in_mid_search_ends_there(
 ) -> None:
     folder = tmp_path / "lost"
     asked = ["--data", shards, "--study", folder, "--trials", "6", "--epochs", "60", "--pruner", "none"]
-    driver = subprocess.Popen(
-        command(*asked, *QUICK),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(cache),
-        cwd=ROOT,
-    )
+    driver = started(cache, *asked, *QUICK)
     wait_for(lambda: list(folder.glob("runs/*/epochs.jsonl")), driver)
     named = json.loads((folder / "driver.json").read_text())
     (folder / "driver.json").write_text(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_tune import ROOT, command, environment, tune, wait_for
+from test_tune import started, tune, wait_for
 
 from searchspace import record
 from searchspace import tables as paper_tables
@@ -31,10 +30,7 @@ def test_a_table_run_is_taken_up_again_and_stands_beside_the_papers(
 ) -> None:
     folder = tmp_path / "table"
     rows = ["--table", "viii", "--rows", "1,6", "--seeds", "2", "--epochs", "2"]
-    first = subprocess.Popen(
-        command("--data", shards, "--study", folder, *rows, *SMALL),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(cache), cwd=ROOT,
-    )  # fmt: skip
+    first = started(cache, "--data", shards, "--study", folder, *rows, *SMALL)
     wait_for(lambda: any(folder.glob("runs/*/epochs.jsonl")), first)
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=60)

@@ -14,13 +14,14 @@ class BetweenSteps(tune.Callback):
     """Raises KeyboardInterrupt, after one of SIGNALS, between two steps of Tune's loop (0.1 s each while
     nothing happens); after a second one where it arrives. To be entered around Tune's run.
 
-    In the middle of a call into Ray (2.60) the exception can end the process with SIGABRT, before it has said
-    how to go on. Tune's own handlers end only the phase of the study that is running, and of the second of
-    SIGNALS it has one always: so ours are set at Tune's first step, and what was there before comes back.
+    It would come in the middle of a call into Ray otherwise; a driver once ended with SIGABRT after one (Ray
+    2.60; not brought about again). Tune's own handlers end only the phase of the study that is running, and
+    of the second of SIGNALS it has one always: so ours are set at Tune's first step, and what was there
+    before comes back.
     """
 
     def __init__(self) -> None:
-        self._asked = self._set = False
+        self._asked = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -35,8 +36,7 @@ class BetweenSteps(tune.Callback):
             signal.signal(number, handler)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if not self._set:
-            self._set = True
+        if iteration == 0:
             for number, handler in self._before.items():
                 if handler is not signal.SIG_IGN:  # as in what a script starts in the background
                     signal.signal(number, self._ask)

@@ -65,13 +65,12 @@ def epoch(folder: str, batch: int, rank: int, kind: Kind, meet: Any, out: Any) -
     from trainables.run import Run
 
     torch.set_num_threads(1)
-    shards, world = ("half", 1) if kind.apart else ("shards", kind.workers)
+    shards, world, rank = ("half", 1, 0) if kind.apart else ("shards", kind.workers, rank)
     if world > 1:
         store = f"file://{folder}/meet-{kind.sync}"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
     source = open_source(Path(folder) / shards, cache=Path(folder) / "cache")
     values = VALUES | {"batch_size": batch // 2 if kind.apart else batch}
-    rank = 0 if kind.apart else rank
     run = Run("csem", values, source, seed=0, epochs=9, rank=rank, world=world, sync_batchnorm=kind.sync)
     run.next_epoch()
     meet.wait()
