@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -30,8 +31,9 @@ def _changed(trial: FrozenTrial, **fields: Any) -> FrozenTrial:
 def _with_param(
     trial: FrozenTrial, name: str, internal: float, distribution: BaseDistribution, _: Any = None
 ) -> FrozenTrial:
-    params = trial.params | {name: distribution.to_external_repr(internal)}
-    return _changed(trial, params=params, distributions=trial.distributions | {name: _shared(distribution)})
+    params = trial.params | {sys.intern(name): distribution.to_external_repr(internal)}
+    distributions = trial.distributions | {sys.intern(name): _shared(distribution)}
+    return _changed(trial, params=params, distributions=distributions)
 
 
 @functools.lru_cache(maxsize=1000)
@@ -41,11 +43,29 @@ def _shared(distribution: BaseDistribution) -> BaseDistribution:
 
 
 def _with_user_attr(trial: FrozenTrial, key: str, value: Any) -> FrozenTrial:
-    return _changed(trial, user_attrs=trial.user_attrs | {key: json.loads(json.dumps(value))})
+    return _changed(trial, user_attrs=trial.user_attrs | {key: _as_stored(value)})
 
 
 def _with_system_attr(trial: FrozenTrial, key: str, value: Any) -> FrozenTrial:
-    return _changed(trial, system_attrs=trial.system_attrs | {key: json.loads(json.dumps(value))})
+    return _changed(trial, system_attrs=trial.system_attrs | {key: _as_stored(value)})
+
+
+def _as_stored(value: Any) -> Any:
+    """As the database gives it back. Equal words are one object: a long search would hold thousands of each
+    knob's name."""
+    stored = json.loads(json.dumps(value), object_pairs_hook=_of_one_word)
+    return sys.intern(stored) if isinstance(stored, str) else stored
+
+
+def _of_one_word(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {sys.intern(name): sys.intern(v) if isinstance(v, str) else v for name, v in pairs}
+
+
+def without(trial: FrozenTrial, name: str) -> FrozenTrial:
+    """The trial less one of its attributes."""
+    if name not in trial.user_attrs:
+        return trial
+    return _changed(trial, user_attrs={key: v for key, v in trial.user_attrs.items() if key != name})
 
 
 def _with_value(trial: FrozenTrial, step: int, intermediate_value: float) -> FrozenTrial:

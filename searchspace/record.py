@@ -18,6 +18,8 @@ from typing import Any
 
 import pandas as pd
 
+from searchspace.freed import give_back
+
 PACKAGES = (
     "torch",
     "torchaudio",
@@ -125,6 +127,12 @@ class Tables:
 
     def write(self) -> None:
         began = time.monotonic()
+        self._write()
+        give_back()
+        self._written = time.monotonic()
+        self._took = self._written - began
+
+    def _write(self) -> None:
         rows = list(self._rows())
         curves = joined(line for row in rows for line in _epochs(self._folder, row))
         for name, table in (("trials", pd.DataFrame(rows)), ("curves", curves)):
@@ -133,8 +141,6 @@ class Tables:
             fresh = self._folder / f"{name}.parquet.new"
             table.to_parquet(fresh, index=False)
             put_in_place(fresh, self._folder / f"{name}.parquet")
-        self._written = time.monotonic()
-        self._took = self._written - began
 
 
 def joined(records: Iterable[Mapping[str, Any]], piece: int = 5000) -> pd.DataFrame:

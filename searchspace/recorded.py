@@ -33,6 +33,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 
 from searchspace.samplers import quantile
+from searchspace.storage import DETAILS
 
 LEAST = 12  # recorded configurations below which nothing is fitted, repeated runs below which none is used
 
@@ -162,7 +163,7 @@ class Recorded:
 
     def cost(self, values: Mapping[str, Any]) -> float:
         near = self._nearest(values)
-        seconds = (near.user_attrs.get("details") or {}).get("seconds")
+        seconds = (near.user_attrs.get(DETAILS) or {}).get("seconds")
         return float(seconds) / max(near.intermediate_values) if seconds and near.intermediate_values else 1.0
 
     @functools.cached_property

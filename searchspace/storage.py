@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import copy
 import functools
+import json
 import re
 import sqlite3
 import sys
@@ -22,17 +23,18 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
-from optuna.storages._rdb.models import BaseModel, TrialModel
+from optuna.storages._rdb.models import BaseModel, TrialModel, TrialUserAttributeModel
 from optuna.trial import FrozenTrial
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from searchspace.changes import CHANGES, differences
+from searchspace.changes import CHANGES, differences, without
 
 PATIENCE = 120.0  # seconds an operation is tried again before the study stops
 BUSY = 2.0  # seconds SQLite itself waits for another process's lock
 PAUSES = (0.05, 5.0)  # seconds between attempts, the first and the longest
+DETAILS = "details"  # of an ended trial, that only tables ask for: not kept in memory beside the database
 FULL = ("disk is full", "No space left", "Disk quota exceeded")
 
 WRITES = (  # to one trial, their first argument
@@ -63,6 +65,7 @@ OPERATIONS = (
     "get_trial_system_attrs",
     "get_trial_param",
     "get_trial",
+    "read_attribute",
     "_get_trials",
     "_get_best_trial_id",
 )
@@ -112,6 +115,15 @@ def set_attributes(study: optuna.Study, trial_id: int, attributes: Mapping[str, 
     with at_once(study, trial_id):
         for name, value in attributes.items():
             study._storage.set_trial_user_attr(trial_id, name, value)
+
+
+def details_of(study: optuna.Study) -> Mapping[int, Any]:
+    """{number: its DETAILS} of all trials that have some."""
+    storage = _own(study)
+    if storage:
+        return storage.read_attribute(study._study_id, DETAILS)
+    trials = study.get_trials(deepcopy=False)
+    return {t.number: t.user_attrs[DETAILS] for t in trials if DETAILS in t.user_attrs}
 
 
 def _own(study: optuna.Study) -> PatientStorage | None:
@@ -212,7 +224,7 @@ class PatientStorage(optuna.storages.RDBStorage):
         known.keep(before)  # what is known is what the database has, should it give no answer
         if after is not before:
             self.write_change(before, after)
-            known.keep(after)
+            known.keep(without(after, DETAILS) if after.state.is_finished() else after)
 
     def write_change(self, before: FrozenTrial, after: FrozenTrial) -> None:
         """What differs between the two, in one transaction."""
@@ -229,6 +241,18 @@ class PatientStorage(optuna.storages.RDBStorage):
             if after.state != before.state:
                 ended = {"state": after.state, "datetime_complete": after.datetime_complete}
                 database.execute(update(trials).where(this).values(ended))
+
+    def read_attribute(self, study_id: int, name: str) -> dict[int, Any]:
+        """{number: value} of one of the trials' own attributes."""
+        trials: Any = TrialModel.__table__
+        attributes: Any = TrialUserAttributeModel.__table__
+        asked = (
+            select(trials.c.number, attributes.c.value_json)
+            .join(attributes, attributes.c.trial_id == trials.c.trial_id)
+            .where(trials.c.study_id == study_id, attributes.c.key == name)
+        )
+        with self.engine.connect() as database:
+            return {number: json.loads(value) for number, value in database.execute(asked)}
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
         trials = super()._get_trials(study_id, states, set(), -1)

@@ -27,7 +27,7 @@ from searchspace.proposals import run_folder as run_folder
 from searchspace.proposals import seed_for as seed_for
 from searchspace.pruners import Curve
 from searchspace.published import Published
-from searchspace.storage import at_once, set_attributes, trials_of
+from searchspace.storage import DETAILS, at_once, details_of, set_attributes, trials_of
 from searchspace.storage import open_storage as open_storage
 from searchspace.storage import sqlite_url as sqlite_url
 from searchspace.storage import without_password as without_password
@@ -275,14 +275,14 @@ class Ledger:
             return _outcome(trial)
         last = max(trial.intermediate_values, default=0)
         if outcome == "PRUNED" and (waits(trial) or trial.user_attrs.get("truncated")):
-            self._set(trial, "details", _plain(details or {}))
+            self._set(trial, DETAILS, _plain(details or {}))
             return "PAUSED"
         if outcome == "DIVERGED":
             avoid = "diverged"
         with at_once(self.study, trial._trial_id):
             if avoid:
                 optuna.trial.Trial(self.study, trial._trial_id).set_constraint(avoid, 1.0)
-            told = {"outcome": outcome, "reason": reason, "details": _plain(details or {})}
+            told = {"outcome": outcome, "reason": reason, DETAILS: _plain(details or {})}
             set_attributes(self.study, trial._trial_id, told)
             if outcome == "COMPLETE":
                 self.study.tell(job.number, self._objectives.told(trial, last))
@@ -293,12 +293,14 @@ class Ledger:
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat record a run, as `trials.parquet` holds them (reports read the columns by these names)."""
+        self.study.get_trials(deepcopy=False)  # lest Optuna's cache keep each trial's first state beside ours
         trials = [t for t in self._jobs() if t.state != TrialState.WAITING]
         front = self._ranked().front() if self.second else set()
         standing = self._waiting.standing() if self._waiting else {}
+        details = details_of(self.study)
         rows = []
         for t in trials:
-            row = self._row(t)
+            row = self._row(t, details.get(t.number, {}))
             if t.number in standing:
                 row["reason"] = standing[t.number]
             if self.second:
@@ -350,8 +352,8 @@ class Ledger:
         fields = {k: v for k, v in trial.user_attrs.items() if k in Job.__dataclass_fields__}
         return Job(number=trial.number, **fields)
 
-    def _row(self, trial: FrozenTrial) -> dict[str, Any]:
-        job, details = self._job(trial), trial.user_attrs.get("details", {})
+    def _row(self, trial: FrozenTrial, details: Mapping[str, Any]) -> dict[str, Any]:
+        job = self._job(trial)
         finite = {e: v for e, v in trial.intermediate_values.items() if math.isfinite(v)}
         started = trial.datetime_start.isoformat(timespec="seconds") if trial.datetime_start else ""
         return {

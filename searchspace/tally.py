@@ -6,7 +6,7 @@ how long the study has been going on.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +29,7 @@ class Tally:
         self.study, self._counted, self._show = study, counted, ended
         self._open: dict[int, FrozenTrial] = {}
         self._ended: Counter[str] = Counter()
-        self._alike: defaultdict[Any, list[FrozenTrial]] = defaultdict(list)
+        self._alike: dict[int, tuple[int, ...]] = {}  # numbers of the ended, by what `_key` says
         self._seen = 0
 
     def open(self) -> list[FrozenTrial]:
@@ -52,16 +52,18 @@ class Tally:
 
     def alike(self, values: Mapping[str, Any]) -> list[FrozenTrial]:
         """The trials of the configuration `values`, by number."""
-        found = [*self.open(), *self._alike[_key(values)]]
+        found, trials = self.open(), trials_of(self.study)
+        found += [trials[number] for number in self._alike.get(_key(values), ())]
         return sorted((t for t in found if t.user_attrs.get("values") == values), key=lambda t: t.number)
 
     def _count(self, trial: FrozenTrial) -> None:
         self._show(trial)
         self._ended.update({name: int(rule(trial)) for name, rule in self._counted.items()})
         if "values" in trial.user_attrs:
-            self._alike[_key(trial.user_attrs["values"])].append(trial)
+            key = _key(trial.user_attrs["values"])
+            self._alike[key] = (*self._alike.get(key, ()), trial.number)
 
 
-def _key(values: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
+def _key(values: Mapping[str, Any]) -> int:
     """The same for equal configurations, and seldom for others."""
-    return frozenset((name, v) for name, v in values.items() if isinstance(v, (str, int, float)))
+    return hash(frozenset((name, v) for name, v in values.items() if isinstance(v, (str, int, float))))

@@ -10,19 +10,29 @@ import optuna
 import sqlalchemy
 from optuna.trial import TrialState
 
-from searchspace.methods import SAMPLERS
+from searchspace.changes import without
+from searchspace.methods import PRUNERS, SAMPLERS, Pruner
 from searchspace.objectives import Objectives, Second
 from searchspace.proposals import waits
 from searchspace.pruners import Promotion
-from searchspace.storage import open_storage, sqlite_url, trials_of
+from searchspace.storage import DETAILS, details_of, open_storage, sqlite_url, trials_of
 from searchspace.study import Ledger, Proposals
+
+PROMOTION = Promotion(grace=1, seeds=2)
 
 
 def suggest(trial: Any) -> dict[str, Any]:
     return {"width": trial.suggest_int("width", 1, 12), "lr": trial.suggest_float("lr", 0.1, 0.5, step=0.1)}
 
 
-def ledger(folder: Path, *, second: Second | None = None, trials: int = 36, seed: int = 0) -> Ledger:
+def ledger(
+    folder: Path,
+    *,
+    second: Second | None = None,
+    trials: int = 36,
+    seed: int = 0,
+    pruner: Pruner | Promotion = PROMOTION,
+) -> Ledger:
     proposals = Proposals(
         suggest=suggest,
         complete=dict,
@@ -35,7 +45,7 @@ def ledger(folder: Path, *, second: Second | None = None, trials: int = 36, seed
         predict=lambda values: {"macs": 13.0 - values["width"]},
     )
     storage = open_storage(sqlite_url(folder / "study.db"))
-    return Ledger(storage, "search", pruner=Promotion(grace=1, seeds=2), proposals=proposals, second=second)
+    return Ledger(storage, "search", pruner=pruner, proposals=proposals, second=second)
 
 
 def steps(book: Ledger, seed: int) -> Any:
@@ -55,7 +65,8 @@ def steps(book: Ledger, seed: int) -> Any:
             if reason or epoch + 1 == job.epochs or chance.random() < 0.02:
                 del live[place]
                 fails = not reason and epoch + 1 < job.epochs
-                book.finish(job, "PRUNED" if reason else "FAIL" if fails else "COMPLETE", reason or "")
+                outcome = "PRUNED" if reason else "FAIL" if fails else "COMPLETE"
+                book.finish(job, outcome, reason or "", {"seconds": job.number + 0.5})
         yield
 
 
@@ -112,7 +123,30 @@ def test_trials_are_as_a_second_reader_of_the_database_sees_them(tmp_path: Path)
             fresh = optuna.load_study(
                 study_name="search", storage=open_storage(sqlite_url(tmp_path / "study.db"))
             )
-            assert list(trials_of(book.study)) == fresh.get_trials()
+            there = fresh.get_trials()
+            held = {t.number: t for t in trials_of(book.study)}
+            assert [held[t.number] for t in there] == [
+                without(t, DETAILS) if t.state.is_finished() else t for t in there
+            ]
+            told = {t.number: t.user_attrs[DETAILS] for t in there if DETAILS in t.user_attrs}
+            assert details_of(book.study) == told
+    assert len(told) >= 9 and len(there) >= 12
+
+
+def test_a_long_search_holds_each_word_and_each_trial_once(tmp_path: Path) -> None:
+    book = ledger(tmp_path, trials=6, pruner=PRUNERS["none"])
+    while job := book.next_job():
+        book.report(job, 9, 0.5)
+        book.finish(job, "COMPLETE", "it was given away", {"seconds": 1.0})
+    book.rows()
+    first, second, *_ = trials = trials_of(book.study)
+    for words in ("values", "costs"):
+        assert [*map(id, first.user_attrs[words])] == [*map(id, second.user_attrs[words])]
+    assert first.user_attrs["reason"] is second.user_attrs["reason"]
+    assert [*map(id, first.params)] == [*map(id, second.params)]
+    optunas: Any = book.study._storage  # its cache
+    assert all(optunas._studies[book.study._study_id].trials[t.number] is t for t in trials)
+    assert not any(DETAILS in t.user_attrs for t in trials) and book.rows()[0]["seconds"] == 1.0
 
 
 def statements(book: Ledger, trials: int) -> list[int]:
