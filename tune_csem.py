@@ -51,11 +51,11 @@ from trainables.cluster import (
     Room,
     Share,
     check_nodes,
+    concerns,
     connect,
     live_nodes,
     plan_of,
     possible_nodes,
-    short_of_memory,
 )
 from trainables.export import export_best, measure_winner
 from trainables.goals import PREDICTED
@@ -108,7 +108,7 @@ def search(study: Path, request: Request) -> int:
     drawn = proposals.check()
     families = request.families()
     memory = demand.of_search(proposals, drawn, share.workers)
-    said = notes(request, proposals) + short_of_memory(share, live_nodes(), memory["bytes"])
+    said = notes(request, proposals) + concerns(share, memory["bytes"])
     space = {"pins": dict(proposals.pins), "space": proposals.searched(), "memory": memory, "notes": said}
     about = describe_study(study, request, index, plan_of(share), space)
     record.write(study, about)
@@ -180,8 +180,13 @@ def rerun(study: Path, request: Request) -> int:
     table = paper_tables.as_record(made, baseline, family(request.family).published)
     predict = functools.partial(predictor, request.family, index)
     memory = demand.of_table(made.configurations, predict, share.workers)
-    said = short_of_memory(share, live_nodes(), memory["bytes"])
-    planned = {"pins": request.pins(), "space": {}, "table": table, "memory": memory, "notes": said}
+    planned = {
+        "pins": request.pins(),
+        "space": {},
+        "table": table,
+        "memory": memory,
+        "notes": concerns(share, memory["bytes"]),
+    }
     about = describe_study(study, request, index, plan_of(share), planned)
     record.write(study, about)
     print_plan(study, about)

@@ -23,6 +23,7 @@ from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from datasets.waits import seconds_of
+from trainables.access import keep_token_private, of_this_machine, reachable, refuse_public
 
 LAUNCHED = Path(
     "~/ray_bootstrap_config.yaml"
@@ -37,24 +38,34 @@ Resources = Mapping[str, float]
 
 def connect(dashboard: bool) -> None:
     """Join the Ray cluster this runs on (RAY_ADDRESS, or one `ray start` made here); else start one on this
-    machine.
+    machine, with a token of its own.
 
     Raises ValueError for a cluster of several nodes that takes commands without a token: whoever reaches its
-    ports could run anything there.
+    ports could run anything there; and for one with public addresses.
     """
+    keep_token_private()
     ray.init(
         include_dashboard=dashboard,
         dashboard_host="127.0.0.1",
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    keep_token_private()
     # Ray sets the variable itself where it finds a token; "disabled" is somebody's own word.
-    if len(live_nodes()) > 1 and not os.environ.get("RAY_AUTH_MODE"):
+    several = len(live_nodes()) > 1
+    if several and not os.environ.get("RAY_AUTH_MODE"):
         raise ValueError(
             f"the Ray cluster at {ray.get_runtime_context().gcs_address} has no token: whoever reaches its "
             "ports can run anything there. Start it as clusters/README.md says, or set "
             "RAY_AUTH_MODE=disabled if its network is closed"
         )
+    if several:
+        refuse_public(addresses())
+
+
+def addresses() -> list[str]:
+    """Those of the nodes that are up."""
+    return [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
 
 
 def outlive_memory_monitor() -> None:
@@ -193,6 +204,12 @@ def plan_of(share: Share) -> dict[str, Any]:
     }
 
 
+def concerns(share: Share, each: float) -> list[str]:
+    """What there is to say of the nodes that are up, for workers of `each` bytes: too little memory, public
+    addresses; none of it stops a search."""
+    return short_of_memory(share, live_nodes(), each) + reachable([*addresses(), *of_this_machine()])
+
+
 def short_of_memory(share: Share, nodes: Sequence[Resources], each: float) -> list[str]:
     """A line with the sums for each kind of node whose memory is too small for the workers it may hold, of
     `each` bytes and PROCESS; none for GPU trials, whose memory Ray does not know, and for nodes to come.
@@ -251,8 +268,9 @@ class Room:
 
 
 def check_nodes(study: Path, needed: Iterable[Path]) -> None:
-    """Raises ValueError naming the node that lacks this project, or does not see the same study folder or one
-    of the `needed` paths; trials there would leave their results where nobody looks."""
+    """Raises ValueError naming the node that lacks this project, has a public address, or does not see the
+    same study folder or one of the `needed` paths; trials there would leave their results where nobody
+    looks."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) == 1:
         return
@@ -263,15 +281,17 @@ def check_nodes(study: Path, needed: Iterable[Path]) -> None:
         for node in nodes
     }
     expected = (study / "study.json").read_bytes()
-    ends = time.monotonic() + ANSWER
+    # All of them first: Ray writes of an answer that is still awaited when a search ends, as of a lost one
+    ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER)
     for address, answer in asked.items():
         try:
-            found, missing = ray.get(answer, timeout=max(1.0, ends - time.monotonic()))
+            found, missing, listening = ray.get(answer, timeout=1.0)
         except ray.exceptions.GetTimeoutError:
             raise ValueError(f"node {address} gave no answer in {ANSWER:.0f} s") from None
         except ray.exceptions.RayError as error:
             cause = str(error).strip().splitlines()[-1]
             raise ValueError(f"node {address} can't run this project: {cause}") from None
+        refuse_public(listening)
         if found != expected:
             missing = [str(study.resolve())]
         if missing:
@@ -281,10 +301,11 @@ def check_nodes(study: Path, needed: Iterable[Path]) -> None:
             )
 
 
-def seen(record: str, needed: Sequence[str]) -> tuple[bytes | None, list[str]]:
-    """What a node finds: the bytes of the study's record, and which of the `needed` paths are not there."""
+def seen(record: str, needed: Sequence[str]) -> tuple[bytes | None, list[str], list[str]]:
+    """What a node finds: the bytes of the study's record, which of the `needed` paths are not there, and its
+    own addresses."""
     found = Path(record).read_bytes() if Path(record).is_file() else None
-    return found, [path for path in needed if not Path(path).exists()]
+    return found, [path for path in needed if not Path(path).exists()], of_this_machine()
 
 
 def shown(nodes: Sequence[Resources]) -> str:

@@ -15,7 +15,6 @@ nearest, at most 1 part in 2048 away (3e-8 below 6e-5). trainables/tagging.py ha
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 import time
@@ -33,6 +32,7 @@ from datasets.command import MISTAKES, asked, exit_code, one_line
 from datasets.progress import Progress
 from datasets.shards import Index, Tags
 from datasets.tagged import Unfinished, read_tags, tagged_index, write_tagged
+from trainables.cluster import connect
 from trainables.taggers import Tagger, load_tagger
 from trainables.tagging import Task, Work, Worker, agreement, in_this_process, tasks, whole_shards
 from trainables.watch import OPENING, hang_limit
@@ -152,7 +152,7 @@ def results(request: Request, todo: list[Task]) -> Iterator[tuple[Task, np.ndarr
     if not todo:
         return iter(())
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        connect(dashboard=False)
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
     actors = request.actors or gpus or cpus

@@ -80,6 +80,25 @@ def test_the_worker_joins(cluster: Cluster) -> None:
     wait_until(lambda: "2" in cluster.on(head, NODES).stdout.split(), 60)
 
 
+def test_a_public_address_and_a_folder_that_one_node_lacks_are_refused(
+    cluster: Cluster, shards: Path
+) -> None:
+    head, worker = cluster.hosts
+    search = f"python ~/scenetune/tune_csem.py --data {shards} --trials 1 --no-dashboard --study"
+    worker.run("ip", "address", "add", "141.20.5.6/32", "dev", "lo")
+    try:
+        done = cluster.on(head, f"{search} {cluster.shared / 'studies' / 'open'}")
+        assert done.returncode == 2
+        assert "error: a node has the public address 141.20.5.6: Ray's ports listen there" in done.stderr
+    finally:
+        worker.run("ip", "address", "del", "141.20.5.6/32", "dev", "lo")
+    done = cluster.on(head, f"{search} ~/of-the-head-alone")
+    assert done.returncode == 2
+    assert f"error: node {worker.address} does not see {hosts.HOME}/of-the-head-alone" in done.stderr
+    for refused in (cluster.shared / "studies" / "open", head.home / "of-the-head-alone"):
+        assert not refused.exists()  # nothing is left of a study that never began
+
+
 def test_a_search_over_both_nodes_with_arguments_that_arrive_whole(cluster: Cluster, shards: Path) -> None:
     study = cluster.shared / "studies" / 'it\'s $HOME; "quoted" & whole'
     # Long enough for the second machine's processes to start before the first has done all.
