@@ -117,8 +117,11 @@ def whole(name: str, table: str, index: Index) -> tables.Plan:
 
 
 def few(name: str, table: str, made: tables.Plan) -> list[int]:
-    """The first and the last line that run, and the first with another source of event labels."""
+    """The first and the last line that run, and the first with another source of event labels; the last
+    alone where all are of the largest model."""
     running = [row.published for row in made.rows if row.trial is not None]
+    if all(row.values.get("backbone") == "ast" for row in running):
+        return [running[-1].line]
     other = [row.line for row in running if row.events != running[0].events][:1]
     also = [RUN_ALSO[name, table]] if (name, table) in RUN_ALSO else []
     return sorted({running[0].line, running[-1].line, *other, *also})

@@ -19,6 +19,7 @@ import pandas as pd
 import psutil
 import pytest
 
+import tune_csem
 from datasets.shards import ShardError
 from datasets.source import Source, open_source
 from searchspace.methods import PRUNERS
@@ -363,7 +364,6 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
                 assert two[name] == pytest.approx(value, rel=2e-3, abs=2e-4), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -391,28 +391,59 @@ def test_both_runners_give_the_same_numbers(shards: Path, cache: Path, tmp_path:
     ],
 )
 def test_a_users_mistake_gets_one_line(
-    arguments: list[str], message: str, cache: Path, tmp_path: Path
+    arguments: list[str],
+    message: str,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = tune(cache, *arguments, folder=tmp_path)
-    assert done.returncode == 2 and not done.stdout
-    assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+    for name, value in environment(cache).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tune_csem.py", *arguments])
+    assert tune_csem.main() == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.startswith("error: ") and message in said.err and said.err.count("\n") == 1
     assert not (tmp_path / "studies").exists()  # nothing is left of a study that never began
+
+
+def test_a_folder_that_holds_something_is_no_new_study(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["tune_csem.py", "--data", str(shards), "--study", str(tmp_path)])
+    assert tune_csem.main() == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and "already exists" in said.err and said.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_after_a_mistake_the_program_ends_with_2(cache: Path, tmp_path: Path) -> None:
+    done = tune(cache, "--data", "/no/such/shards", folder=tmp_path)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("error: /no/such/shards: no such folder; expected a shard set")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_impossible_plans_are_refused_with_the_sums(shards: Path, cache: Path, tmp_path: Path) -> None:
+def test_impossible_plans_are_refused_with_the_sums(
+    shards: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanting = ["--data", shards, "--no-dashboard"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
     done = tune(cache, *wanting, "--study", tmp_path / "a", "--cpus-per-trial", "999")
+    token = tmp_path / ".ray" / "auth_token"  # which Ray made for this cluster
+    assert (token.stat().st_mode & 0o777, token.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert (
         done.returncode == 2 and "a trial needs 1 x 999 = 999 CPUs, the cluster's nodes have" in done.stderr
     )
     done = tune(cache, *wanting, "--study", tmp_path / "b", "--set", "backbone=pann", "n_mels=8")
     assert done.returncode == 2 and "the search space has no valid point: n_mels=8" in done.stderr
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "precious.txt").write_text("mine")
-    done = tune(cache, *wanting, "--study", tmp_path / "c")
-    assert done.returncode == 2 and "already exists" in done.stderr
 
 
 def test_a_study_keeps_its_event_labels_and_goes_on_with_no_others(shards: Path, tmp_path: Path) -> None:
