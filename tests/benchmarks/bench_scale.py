@@ -12,7 +12,6 @@ CPU and wall milliseconds a trial and the memory that the driver has come to hol
 from __future__ import annotations
 
 import functools
-import io
 import os
 import sys
 import tempfile
@@ -144,7 +143,11 @@ def ours(folder: Path, request: Request, meter: Meter) -> None:
         meter.one()
         tables.refresh()
 
-    with tables, Progress("search", request.trials, EPOCHS, stream=io.StringIO()) as progress:
+    with (
+        open(os.devnull, "w") as nowhere,
+        tables,
+        Progress("search", request.trials, EPOCHS, stream=nowhere) as progress,
+    ):
         run_phase(
             book,
             place,

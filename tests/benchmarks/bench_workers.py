@@ -1,6 +1,6 @@
 """What two data-parallel workers of a trial gain over one, and what Ray Train costs a trial.
 
-    python tests/benchmarks/bench_workers.py [--turns 3] [--clips 128] [--batch 64] [--no-trials]
+    python tests/benchmarks/bench_workers.py [--turns 3] [--clips 128] [--seconds 10] [--no-trials]
 
 Scaling: one epoch of PANN (csem, full width, the paper's batch of 64) with one process and with two gloo
 processes, one thread each, in alternating turns. Wall seconds count on a quiet machine with two free cores;
@@ -40,6 +40,7 @@ VALUES = {"backbone": "pann", "framework": "csem", "precision": "fp32"}
 class Request:
     turns: int = 3
     clips: int = 128
+    seconds: float = 10.0  # of a clip; the corpora of the papers have 10 s
     batch: int = 64
     scaling: bool = True
     trials: bool = True
@@ -97,12 +98,12 @@ def measured(folder: str, batch: int, kind: Kind) -> tuple[float, float]:
     return max(wall for wall, _ in figures), max(cpu for _, cpu in figures)
 
 
-def scaling(turns: int, clips: int, batch: int) -> None:
+def scaling(turns: int, clips: int, seconds: float, batch: int) -> None:
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in KINDS}
     with tempfile.TemporaryDirectory() as folder:
         for name, share in (("shards", 1), ("half", 2)):
             parts = {"train": clips // share, "val": 20 // share, "test": 20}
-            synthetic.build(Path(folder) / name, **parts, seconds=3, sample_rate=16000)
+            synthetic.build(Path(folder) / name, **parts, seconds=seconds, sample_rate=16000)
         for _ in range(turns):
             for name, kind in KINDS.items():
                 figures[name].append(measured(folder, batch, kind))
@@ -205,7 +206,7 @@ def trial_overhead(trials: int = 4) -> None:
 
 def main(request: Request) -> None:
     if request.scaling:
-        scaling(request.turns, request.clips, request.batch)
+        scaling(request.turns, request.clips, request.seconds, request.batch)
     if request.trials:
         trial_overhead()
 
