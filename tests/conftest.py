@@ -20,6 +20,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of what a shell star
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Ray gives its workers way (nice 15) before every other program: beside another busy test they stand still.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # where programs on this machine look for a cluster to join
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray")
 

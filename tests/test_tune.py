@@ -39,9 +39,17 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def tune(cache: Path, *arguments: str | Path, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=240, cwd=folder, env=environment(cache)
-    )
+    try:
+        return subprocess.run(
+            command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            cwd=folder,
+            env=environment(cache),
+        )
+    except subprocess.TimeoutExpired as late:
+        pytest.fail(f"{late}; it had said: {late.stdout!r} {late.stderr!r}")
 
 
 def started(cache: Path, *arguments: str | Path) -> subprocess.Popen[str]:
