@@ -13,7 +13,7 @@ test: .venv/.ready
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (gpu or ray or ssh)"
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --timeout 600 -m "(ray or ssh) and not (gpu or alone)"
-	$(BIN)/python -m pytest --timeout 600 -m "alone and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 600 -m "alone and not gpu"
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -146,6 +146,7 @@ class Bench:
     """A cluster, the studies left alone on it, and rounds of killing."""
 
     def __init__(self, folder: Path, seed: int) -> None:
+        self._before = dict(os.environ)
         os.environ |= PATIENCE
         from ray.cluster_utils import Cluster
 
@@ -241,6 +242,8 @@ class Bench:
 
     def close(self) -> None:
         self.cluster.shutdown()
+        os.environ.clear()
+        os.environ |= self._before
 
     def _new(self, name: str) -> Path:
         study = self.folder / name

@@ -14,6 +14,7 @@ from hosts import HOME, SSH_PORT, Host, Network
 ROOT = Path(__file__).resolve().parents[2]
 CPUS = 2  # of every machine, as far as Ray is told
 SMALL = f"--num-cpus={CPUS} --object-store-memory=100000000"
+SHARED_MACHINE = "RAY_memory_monitor_refresh_ms=0 RAY_worker_niceness=0"  # with tests, and other hosts
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "TERM": "dumb"}
 
 
@@ -42,7 +43,7 @@ class Cluster:
             "-p 22 ": f"-p {SSH_PORT} ",
             "localhost:22 ": f"localhost:{SSH_PORT} ",
             "install.sh /shared": f"install.sh {self.shared}",
-            "export RAY_AUTH_MODE=token": "export RAY_memory_monitor_refresh_ms=0 RAY_AUTH_MODE=token",
+            "export RAY_AUTH_MODE=token": f"export {SHARED_MACHINE} RAY_AUTH_MODE=token",
             "ray start --head": f"ray start --head {SMALL}",
             "ray start --address": f"ray start {SMALL} --address",
         }.items():
