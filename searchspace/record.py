@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from searchspace.code_id import code_id
 from searchspace.freed import give_back
 
 PACKAGES = (
@@ -175,6 +176,7 @@ def provenance(root: Path) -> dict[str, Any]:
         "git": {
             "commit": _git(root, "rev-parse", "HEAD"),
             "dirty": bool(_git(root, "status", "--porcelain")),
+            "code": code_id(root),
         },
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)},
         "hardware": {

@@ -68,7 +68,9 @@ def about_data(index: Index) -> dict[str, Any]:
 
 def print_plan(study: Path, about: dict[str, Any]) -> None:
     data, clips = about["data"], about["data"]["clips"]
-    print(f"study    {study}  (seed {about['seed']}, commit {(about['git']['commit'] or 'unknown')[:10]})")
+    git = about["git"]
+    code = f"commit {git['commit'][:10]}" if git["commit"] else f"code {git['code'][:10]}"
+    print(f"study    {study}  (seed {about['seed']}, {code})")
     print(
         f"data     {data['corpus']}: {clips.get('train', 0)} training, {clips.get('val', 0)} validation "
         f"clips of {data['seconds']:g} s"

@@ -181,10 +181,11 @@ def _limits(about: Mapping[str, Any]) -> str:
 def _provenance(about: Mapping[str, Any]) -> str:
     run, made = about.get("run", {}), about.get("provenance", {})
     dirty = " with uncommitted changes" if made.get("dirty") else ""
+    tree = f", code {code(made['code'])}" if made.get("code") else ""
     lines = [
         f"- Run {code(run.get('folder', 'unknown'))}, seed {run.get('seed', 'unknown')}, "
         f"{run.get('epochs', 'unknown')} epochs",
-        f"- Code: commit {code(made.get('commit') or 'unknown')}{dirty}",
+        f"- Code: commit {code(made.get('commit') or 'unknown')}{dirty}{tree}",
     ]
     if made.get("command"):
         lines.append(f"- Command: {code(' '.join(made['command']))}")

@@ -178,6 +178,7 @@ def _provenance(run: Path) -> dict[str, Any]:
     return {
         "commit": git.get("commit"),
         "dirty": git.get("dirty"),
+        "code": git.get("code"),
         "command": told.get("command"),
         "packages": told.get("packages"),
         "pretrained": told.get("pretrained"),

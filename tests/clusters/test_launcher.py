@@ -12,7 +12,9 @@ from pathlib import Path
 import hosts
 import pandas as pd
 import pytest
-from launched import Cluster
+from launched import ROOT, Cluster
+
+from searchspace.code_id import code_id
 
 pytestmark = [pytest.mark.alone, pytest.mark.ssh, pytest.mark.ray, pytest.mark.slow]
 QUICK = ["--set", "width=0.25", "batch_size=16"]
@@ -107,6 +109,8 @@ def test_a_search_over_both_nodes_with_arguments_that_arrive_whole(cluster: Clus
     done = cluster.given("bash", "clusters/submit.sh", cluster.file, "--", *asked, timeout=240)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "machines 2 x (2 CPUs)" in done.stdout and status(study) == "complete"
+    git = json.loads((study / "study.json").read_text())["git"]
+    assert git == {"commit": None, "dirty": False, "code": code_id(ROOT)}
     runs = pd.read_parquet(study / "trials.parquet")
     assert len(runs) == 7 and (runs["state"] == "COMPLETE").all()
     where = {json.loads((study / folder / "run.json").read_text())["node"] for folder in runs["folder"]}

@@ -303,6 +303,7 @@ def test_published_rows_beside_ours(tmp_path: Path) -> None:
 def test_provenance(tmp_path: Path) -> None:
     facts = dict(tables.provenance(study(tmp_path)).rows)
     assert facts["commit"].endswith("4567 with uncommitted changes")
+    assert "code" not in facts  # as studies from before it was recorded
     assert facts["command"] == "tune_csem.py --data /data/shards --trials 40"
     assert facts["clips"] == "train 4,897, val 1,225, test 2,518"
     assert facts["started"] == "2026-11-20 20:33 UTC" and facts["hardware"].startswith(
@@ -311,6 +312,9 @@ def test_provenance(tmp_path: Path) -> None:
     bare = {k: v for k, v in folders.record().items() if k not in ("git", "hardware", "packages", "command")}
     (tmp_path / "study.json").write_text(json.dumps(bare | {"data": {}}))
     assert dict(tables.provenance(collect.load(tmp_path)).rows)["commit"] == "not a git checkout"
+    of_a_cluster = study(tmp_path / "b", git={"commit": None, "dirty": False, "code": "9bb391ea"})
+    facts = dict(tables.provenance(of_a_cluster).rows)
+    assert facts["commit"] == "not a git checkout" and facts["code"].startswith("9bb391ea (how to find")
 
 
 def test_numbers_as_people_write_them() -> None:
