@@ -194,7 +194,7 @@ def test_a_job_is_submitted_over_http_and_its_arguments_are_whole(cluster: Clust
     assert "failed" in done.stdout.lower() and done.returncode != 0
 
 
-def test_ray_down_leaves_no_ray_process(cluster: Cluster) -> None:
+def test_ray_down_leaves_no_ray_process_on_the_head(cluster: Cluster) -> None:
     down = cluster.ray("down", "-y", cluster.file)
     assert down.returncode == 0, down.stdout + down.stderr
     left = cluster.hosts[0].run("ps", "-e", "-o", "comm=").stdout
