@@ -271,7 +271,7 @@ def test_killed_at_any_level_and_resumed_nothing_finished_is_lost(
     # A trial that was done but not yet told when the driver died counts before any process is up again.
     wait_for(lambda: ended() >= len(finished) + 1 and trial_processes(second.pid), second)
     workers = trial_processes(second.pid)
-    assert workers
+    assert workers and all(worker.environ()["MALLOC_ARENA_MAX"] == "1" for worker in workers)
     for worker in workers:  # the trials' own processes die too: Tune starts them again
         worker.kill()
     wait_for(lambda: ended() >= len(finished) + 2, second)

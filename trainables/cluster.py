@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from datasets.waits import seconds_of
 from trainables.access import keep_token_private, of_this_machine, reachable, refuse_public
+from trainables.allocator import ONE_ARENA
 
 LAUNCHED = Path(
     "~/ray_bootstrap_config.yaml"
@@ -49,6 +50,7 @@ def connect(dashboard: bool) -> None:
         dashboard_host="127.0.0.1",
         log_to_driver=False,
         logging_level=logging.ERROR,
+        runtime_env={"env_vars": {k: v for k, v in ONE_ARENA.items() if k not in os.environ}},
     )
     keep_token_private()
     # Ray sets the variable itself where it finds a token; "disabled" is somebody's own word.
