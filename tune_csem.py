@@ -108,8 +108,14 @@ def search(study: Path, request: Request) -> int:
     drawn = proposals.check()
     families = request.families()
     memory = demand.of_search(proposals, drawn, share.workers)
-    said = notes(request, proposals) + concerns(share, memory["bytes"])
-    space = {"pins": dict(proposals.pins), "space": proposals.searched(), "memory": memory, "notes": said}
+    process = demand.of_process(memory, index.samples * index.channels)
+    said = notes(request, proposals) + concerns(share, process)
+    space = {
+        "pins": dict(proposals.pins),
+        "space": proposals.searched(),
+        "memory": memory | {"process": process},
+        "notes": said,
+    }
     about = describe_study(study, request, index, plan_of(share), space)
     record.write(study, about)
     print_plan(study, about)
@@ -180,12 +186,13 @@ def rerun(study: Path, request: Request) -> int:
     table = paper_tables.as_record(made, baseline, family(request.family).published)
     predict = functools.partial(predictor, request.family, index)
     memory = demand.of_table(made.configurations, predict, share.workers)
+    process = demand.of_process(memory, index.samples * index.channels)
     planned = {
         "pins": request.pins(),
         "space": {},
         "table": table,
-        "memory": memory,
-        "notes": concerns(share, memory["bytes"]),
+        "memory": memory | {"process": process},
+        "notes": concerns(share, process),
     }
     about = describe_study(study, request, index, plan_of(share), planned)
     record.write(study, about)

@@ -78,8 +78,10 @@ def print_plan(study: Path, about: dict[str, Any]) -> None:
     grows = f", may grow to {about['may_grow_to']}" if about["may_grow_to"] else ""
     print(f"machines {about['nodes']}{grows}; a trial takes {about['trial_takes']}")
     memory = about["memory"]
-    size = f"{memory['bytes'] / 1e9:.1f} GB" if memory["bytes"] >= 1e9 else f"{memory['bytes'] / 1e6:.0f} MB"
-    print(f"memory   about {size} a worker in a training step ({memory['of']})")
+    print(
+        f"memory   about {_size(memory['bytes'])} a worker in a training step ({memory['of']}); on a CPU its "
+        f"process takes about {_size(memory['process'])}"
+    )
     if about["request"]["events"] not in (None, "labels"):
         print(f"events   {about['request']['events']}: {len(data['events'])} event labels")
     if "table" in about:
@@ -144,3 +146,7 @@ def print_rows(about: dict[str, Any]) -> None:
     ]
     for line in dict.fromkeys(left):
         print(f"not run  {line}")
+
+
+def _size(of: float) -> str:
+    return f"{of / 1e9:.1f} GB" if of >= 1e9 else f"{of / 1e6:.0f} MB"

@@ -32,7 +32,6 @@ LAUNCHED = Path(
 ANSWER = 120.0  # s that a node has to say what it sees; it may have to start Python first
 NODE_WAIT = 1800.0  # s that a study waits for a node that holds a trial
 LOOK_AGAIN = 5.0  # s between two looks at the cluster's nodes
-PROCESS = 0.5e9  # bytes that Python, torch and Ray take in a trial's process
 
 Resources = Mapping[str, float]
 
@@ -207,14 +206,14 @@ def plan_of(share: Share) -> dict[str, Any]:
 
 
 def concerns(share: Share, each: float) -> list[str]:
-    """What there is to say of the nodes that are up, for workers of `each` bytes: too little memory, public
+    """What there is to say of the nodes that are up, for processes of `each` bytes: too little memory, public
     addresses; none of it stops a search."""
     return short_of_memory(share, live_nodes(), each) + reachable([*addresses(), *of_this_machine()])
 
 
 def short_of_memory(share: Share, nodes: Sequence[Resources], each: float) -> list[str]:
     """A line with the sums for each kind of node whose memory is too small for the workers it may hold, of
-    `each` bytes and PROCESS; none for GPU trials, whose memory Ray does not know, and for nodes to come.
+    `each` bytes; none for GPU trials, whose memory Ray does not know, and for nodes to come.
 
     A warning and no refusal: the prediction is of some configurations, and what runs out of memory fails
     alone (trainables.failures).
@@ -222,12 +221,11 @@ def short_of_memory(share: Share, nodes: Sequence[Resources], each: float) -> li
     said = {}
     for node in nodes if not share.gpus else ():
         count, has = share.on(node), node.get("memory", 0.0) + node.get("object_store_memory", 0.0)
-        takes = count * (each + PROCESS)
+        takes = count * each
         if count and has and takes > has:
             said[shown([node])] = (
-                f"memory: {count} workers x {(each + PROCESS) / 1e9:.1f} GB (a step, and "
-                f"{PROCESS / 1e9:g} GB of Python) = {takes / 1e9:.1f} GB on a node that has {has / 1e9:.1f} "
-                "GB; --trials-at-once makes them fewer, --set batch_size smaller"
+                f"memory: {count} workers x {each / 1e9:.1f} GB = {takes / 1e9:.1f} GB on a node that has "
+                f"{has / 1e9:.1f} GB; --trials-at-once makes them fewer, --set batch_size smaller"
             )
     return list(said.values())
 

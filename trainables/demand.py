@@ -15,6 +15,10 @@ from searchspace.proposals import Proposals
 from searchspace.tables import Configuration
 
 KINDS = 4  # looked at, at most
+PROCESS = 0.5e9  # bytes that Python, torch and Ray take in a trial's process
+# Bytes for each sample of a batch that a process on a CPU takes beside the step: the batch, the next one, the
+# spectra between samples and log-mel, what the heap keeps of all (tests/benchmarks/README.md, "Memory").
+A_SAMPLE = 160
 
 Values = Mapping[str, Any]
 
@@ -47,19 +51,26 @@ def expected(
     workers: int,
     limit: float | None = None,
 ) -> dict[str, Any]:
-    """{"bytes", "of"}: bytes that a training step takes of each of a trial's `workers`, the largest of one
-    (origin, configuration) of each kind, and which one that is. A `limit` in bytes is the figure where it is
-    smaller: what is over it is not run. Python and torch themselves come on top.
+    """{"bytes", "clips", "of"}: bytes that a training step takes of each of a trial's `workers`, the largest
+    of one (origin, configuration) of each kind, the clips of the worker's batch, and which one that is. A
+    `limit` in bytes is the figure where it is smaller: what is over it is not run. For what the process takes
+    beside that see `of_process`.
     """
     found = []
     for origin, values in one_of_each_kind(candidates):
-        share = {**values, "batch_size": math.ceil(values["batch_size"] / workers)}
-        found.append((predict(share)["memory"], origin))
-    most, origin = max(found, key=lambda one: one[0])
+        clips = math.ceil(values["batch_size"] / workers)
+        found.append((predict({**values, "batch_size": clips})["memory"], clips, origin))
+    most, clips, origin = max(found, key=lambda one: one[0])
     if limit is not None and limit < most:
-        return {"bytes": limit, "of": "the --limit"}
+        return {"bytes": limit, "clips": clips, "of": "the --limit"}
     among = f", the largest of {len(found)} kinds" if len(found) > 1 else ""
-    return {"bytes": most, "of": origin + among}
+    return {"bytes": most, "clips": clips, "of": origin + among}
+
+
+def of_process(memory: Mapping[str, Any], samples: int) -> float:
+    """Bytes that a worker's whole process takes on a CPU, by what is `expected` of its step and the `samples`
+    of a clip, all channels together."""
+    return PROCESS + memory["bytes"] + A_SAMPLE * memory["clips"] * samples
 
 
 def one_of_each_kind(candidates: Iterable[tuple[str, Values]]) -> list[tuple[str, Values]]:
