@@ -343,12 +343,11 @@ def provenance(study: Study) -> Table:
     if git.get("dirty"):
         commit += " with uncommitted changes"
     gpus = hardware.get("gpus") or []
+    code = {"code": f"{git['code']} (how to find its commit: clusters/README.md)"} if git.get("code") else {}
     rows = {
         "command": shlex.join(str(word) for word in record.get("command") or ()),
         "commit": commit,
-        **(
-            {"code": f"{git['code']} (how to find its commit: clusters/README.md)"} if git.get("code") else {}
-        ),
+        **code,
         "versions": ", ".join(f"{name} {packages[name]}" for name in MAIN_PACKAGES if name in packages),
         "data": f"{data.get('corpus', '')} at {data.get('path', '')}",
         "data checksum": str(data.get("checksum", "")),
